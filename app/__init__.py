@@ -1,0 +1,3 @@
+"""GrantServer: short-lived secrets in, Skupper links out."""
+
+__version__ = "0.1.0"

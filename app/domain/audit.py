@@ -1,0 +1,34 @@
+"""What is written down for later: one entry for every act that changed something."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Act(StrEnum):
+    """What happened, as `noun.verb`. Stored: values are never changed or taken away."""
+
+    AUTHORITY_CREATED = "authority.created"
+    AUTHORITY_IMPORTED = "authority.imported"
+    GRANT_CREATED = "grant.created"
+    GRANT_REVOKED = "grant.revoked"
+    GRANT_REMOVED = "grant.removed"
+    GRANT_REDEEMED = "grant.redeemed"
+    SITE_SET = "site.set"
+    SITE_REMOVED = "site.removed"
+    SERVER_CERTIFICATE_ISSUED = "server.certificate_issued"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """Who did what to which thing and when (UTC seconds); never a secret.
+
+    `actor` is an operator (`cli:root`), the server itself (`server`) or a redeeming site
+    (`site:<subject>`); `target` names the thing as `kind/name`; `details` are plain facts.
+    """
+
+    at: int
+    act: Act
+    actor: str
+    target: str
+    details: Mapping[str, str | int | None] = field(default_factory=dict)

@@ -1,0 +1,44 @@
+"""What a certificate of ours is, in words that need no cryptographic library."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class KeyType(StrEnum):
+    """The kinds of private key that we make. P-256 is 1,000 times cheaper than RSA to generate."""
+
+    P256 = "p256"
+    RSA_2048 = "rsa-2048"
+    ED25519 = "ed25519"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Minted:
+    """A finished client certificate with its key, and the facts that the ledger keeps of it.
+
+    `serial` and `fingerprint` (SHA-256 of the DER) are lower-case hexadecimal without
+    separators; the two times are UTC seconds; `ca_pem` is the issuer's certificate as it was
+    given to us, possibly with further certificates of its chain.
+    """
+
+    certificate_pem: bytes = field(repr=False)
+    key_pem: bytes = field(repr=False)
+    ca_pem: bytes = field(repr=False)
+    serial: str
+    fingerprint: str
+    not_before: int
+    not_after: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateFacts:
+    """What a person wants to know of a certificate: names and fingerprint as hex, UTC seconds."""
+
+    subject: str
+    issuer: str
+    serial: str
+    fingerprint: str
+    not_before: int
+    not_after: int
+    key: str
+    hosts: tuple[str, ...]

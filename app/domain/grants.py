@@ -1,0 +1,106 @@
+"""Grants, claims and redemptions, and the judgement of a claim against a grant.
+
+The judgement is a courtesy: it lets a hopeless claim go before anything is minted. What decides
+is the ledger's guarded statement, which asks the same question once more at the moment of spending.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from app.domain import codes
+from app.errors import Invalid, Reason, Refused
+
+MOST_REDEMPTIONS: Final = 1_000_000
+SHORT_WINDOW: Final = 60  # seconds; below it a person hardly gets the token across
+
+
+class State(StrEnum):
+    """What has become of a grant. The values are metric labels and shown to people."""
+
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    USED_UP = "used_up"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """Permission to link to `site`, `allowed` times until `expires_at` (UTC seconds, exclusive).
+
+    `id` is a UUID as Kubernetes writes it; `issuer` names an authority that overrides the site's.
+    """
+
+    id: str
+    name: str
+    site: str
+    concealed_code: str = field(repr=False)
+    allowed: int
+    spent: int
+    cost: int
+    created_at: int
+    expires_at: int
+    revoked_at: int | None = None
+    issuer: str | None = None
+
+    def state(self, now: int) -> State:
+        """Tell what has become of it: revoked before used up before expired before active."""
+        if self.revoked_at is not None:
+            return State.REVOKED
+        if self.spent >= self.allowed:
+            return State.USED_UP
+        return State.EXPIRED if now >= self.expires_at else State.ACTIVE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """One request to redeem, as a stranger sent it: nothing in it is verified.
+
+    `key` is the path without its slashes (or `namespace/name`); `name` and `subject` are None
+    when the header is missing; `peer` is the address that the connection comes from.
+    """
+
+    key: str
+    presented_code: bytes = field(repr=False)
+    name: str | None
+    subject: str | None
+    peer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redemption:
+    """One success: who redeemed which grant, when (UTC seconds), and the certificate given.
+
+    `ordinal` counts the redemptions of a grant from 1.
+    """
+
+    grant_id: str
+    ordinal: int
+    name: str
+    subject: str
+    peer: str
+    serial: str
+    fingerprint: str
+    not_after: int
+    redeemed_at: int
+
+
+def judge(claim: Claim, grant: Grant, *, keys: Mapping[str, bytes], now: int) -> None:
+    """Raise Refused unless the claim may go on: the code first, then revoked, expired, used up.
+
+    Nobody without the code learns what state a grant is in.
+    """
+    codes.check(claim.presented_code, grant.concealed_code, keys)
+    if grant.revoked_at is not None:
+        raise Refused(Reason.REVOKED)
+    if now >= grant.expires_at:
+        raise Refused(Reason.EXPIRED)
+    if grant.spent >= grant.allowed:
+        raise Refused(Reason.USED_UP)
+
+
+def check_redemptions(allowed: int) -> None:
+    """Raise Invalid("redemptions", …) unless a grant may be used this often."""
+    if not 1 <= allowed <= MOST_REDEMPTIONS:
+        raise Invalid("redemptions", f"{allowed} is out of range: expected 1 to {MOST_REDEMPTIONS}")

@@ -1,0 +1,140 @@
+"""What a redemption answers, as a connecting site reads it: checked whole before it is used.
+
+The other end may be any server that speaks the wire contract. Nothing that comes from it becomes
+part of a name or a path before it was found to be what a connecting site can store.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from app.domain.names import is_object_name
+from app.domain.sites import HIGHEST_PORT, Role, check_host
+from app.domain.yaml_documents import read_all, write
+from app.errors import Invalid
+
+_FIELD: Final = "answer"
+_CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
+_KEY: Final = b"PRIVATE KEY-----"
+_DATA: Final = {"ca.crt": _CERTIFICATE, "tls.crt": _CERTIFICATE, "tls.key": _KEY}
+_NOT_SET: Final = ("namespace", "uid", "resourceVersion")  # a site stores it where it will
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource:
+    """One received resource: `text` is its YAML document, without the line `---`."""
+
+    kind: str
+    name: str
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """A whole answer: the Secret first, then its Links, and the client certificate in PEM."""
+
+    resources: tuple[Resource, ...]
+    certificate_pem: bytes = field(repr=False)
+
+
+def read_receipt(body: bytes, *, name: str, cost: int) -> Receipt:
+    """Read and check the answer to a claim for `name`; a `cost` above 0 is put into each Link.
+
+    Fields that are not known are kept. Raises Invalid("answer", …), saying what is odd, also
+    when the answer is cut off: a Secret without Links is of no use to anybody.
+    """
+    try:
+        documents = read_all(_FIELD, body.decode())
+    except UnicodeDecodeError:
+        raise Invalid(_FIELD, "it is not a text in UTF-8") from None
+    if not documents:
+        raise Invalid(_FIELD, "it is empty")
+    secret, links = documents[0], documents[1:]
+    certificate_pem = _check_secret(secret, name)
+    if not links:
+        raise Invalid(_FIELD, "it holds no Link")
+    resources = [Resource(kind="Secret", name=name, text=write(secret))]
+    for link in links:
+        link_name = _check_link(link, name)
+        if cost > 0:
+            link["spec"]["cost"] = cost
+        resources.append(Resource(kind="Link", name=link_name, text=write(link)))
+    if len({resource.name for resource in resources[1:]}) < len(links):
+        raise Invalid(_FIELD, "two Links have the same name")
+    return Receipt(resources=tuple(resources), certificate_pem=certificate_pem)
+
+
+def _check_secret(secret: Any, name: str) -> bytes:
+    found = _check_head(secret, "Secret", "v1")
+    if found != name:
+        raise Invalid(_FIELD, "the Secret has another name than was asked for")
+    if secret.get("type") != "kubernetes.io/tls":
+        raise Invalid(_FIELD, "the Secret is not of type kubernetes.io/tls")
+    data = secret.get("data")
+    if not isinstance(data, Mapping):
+        raise Invalid(_FIELD, "the Secret has no data")
+    decoded = {}
+    for entry, beginning in _DATA.items():
+        try:
+            decoded[entry] = base64.b64decode(str(data.get(entry, "")), validate=True)
+        except (binascii.Error, ValueError):
+            raise Invalid(_FIELD, f"{entry} of the Secret is not base64") from None
+        if beginning not in decoded[entry]:
+            raise Invalid(_FIELD, f"{entry} of the Secret is missing or holds no PEM")
+    return decoded["tls.crt"]
+
+
+def _check_link(link: Any, credentials: str) -> str:
+    name = _check_head(link, "Link", "skupper.io/v2alpha1")
+    number = name.removeprefix(f"{credentials}-")
+    if name != credentials and (number == name or not number.isdigit()):
+        raise Invalid(_FIELD, "a Link has another name than was asked for")
+    spec = link.get("spec")
+    if not isinstance(spec, dict) or spec.get("tlsCredentials") != credentials:
+        raise Invalid(_FIELD, "a Link does not use the Secret that came with it")
+    cost = spec.get("cost", 0)
+    if not isinstance(cost, int) or isinstance(cost, bool):
+        raise Invalid(_FIELD, "the cost of a Link is no number")
+    endpoints = spec.get("endpoints")
+    if not isinstance(endpoints, list) or not endpoints:
+        raise Invalid(_FIELD, "a Link has no endpoints")
+    for endpoint in endpoints:
+        if problem := next(_odd_endpoint(endpoint), None):
+            raise Invalid(_FIELD, problem)
+        endpoint["port"] = str(endpoint["port"])
+    return name
+
+
+def _check_head(document: Any, kind: str, version: str) -> str:
+    """Check what every resource has, and return its name."""
+    if not isinstance(document, dict):
+        raise Invalid(_FIELD, f"expected a {kind}, found something that is no resource")
+    if (document.get("kind"), document.get("apiVersion")) != (kind, version):
+        raise Invalid(_FIELD, f"expected a {kind} of {version}, found another resource")
+    metadata = document.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, Mapping) else None
+    if not isinstance(metadata, Mapping) or not isinstance(name, str) or not is_object_name(name):
+        raise Invalid(_FIELD, f"the {kind} has no name that could be stored")
+    if any(metadata.get(entry) for entry in _NOT_SET):
+        raise Invalid(_FIELD, f"the {kind} says where it is stored, which is not its business")
+    return name
+
+
+def _odd_endpoint(endpoint: Any) -> Iterator[str]:
+    if not isinstance(endpoint, dict):
+        yield "an endpoint of a Link is no resource"
+        return
+    if endpoint.get("name") not in list(Role):
+        yield "an endpoint of a Link is neither inter-router nor edge"
+    if not isinstance(endpoint.get("group", ""), str):
+        yield "the group of an endpoint is no text"
+    host = endpoint.get("host")
+    try:
+        check_host("host", host if isinstance(host, str) else "")
+    except Invalid:
+        yield "the host of an endpoint is neither a host name nor an IP address"
+    port = str(endpoint.get("port", ""))
+    if not (port.isascii() and port.isdigit()) or not 1 <= int(port[:6]) <= HIGHEST_PORT:
+        yield "the port of an endpoint is no number from 1 to 65535"

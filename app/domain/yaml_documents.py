@@ -1,0 +1,78 @@
+"""YAML as strangers write it, read with care, and as we write it where speed does not matter.
+
+Kinder and stricter than the library's defaults: no aliases (a few lines of them unfold into
+gigabytes when they are written out again), no dates, and every text that some version of YAML
+would take for something else is quoted. What each document has to hold is decided elsewhere.
+"""
+
+import re
+from typing import Any, Final
+
+import yaml
+
+from app.errors import Invalid
+
+_DATE: Final = "tag:yaml.org,2002:timestamp"
+_PLAIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[./_-][A-Za-z0-9]+)*")
+_LONGEST_PLAIN: Final = 63
+_WORDS_THAT_MEAN_SOMETHING: Final = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
+
+
+def read_all(field: str, text: str, *, as_text: bool = False) -> list[Any]:
+    """Read a stream of YAML documents, leaving out empty ones.
+
+    With `as_text` every scalar stays the text that was written: `123` and `null` too.
+    Raises Invalid(field, …) when it is no YAML, or nested or aliased in a hostile way.
+    """
+    loader = _TextLoader if as_text else _Loader
+    try:
+        documents = list(yaml.load_all(text, loader))
+    except yaml.MarkedYAMLError as error:
+        where = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise Invalid(field, f"it is not YAML{where}") from None  # the cause shows the text
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError):
+        raise Invalid(field, "it is not YAML, or not of a sensible kind") from None
+    return [document for document in documents if document not in (None, "")]
+
+
+def write(value: Any) -> str:
+    """Write one document, keys in the order given, each scalar on one line."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=float("inf"))
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers = {  # noqa: RUF012 - the library's own way
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != _DATE]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not accepted")
+        return super().compose_node(parent, index)
+
+
+class _TextLoader(_Loader):
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: object) -> bool:
+        del data
+        return True
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        del indentless  # list items stand under their key, indented, as people write them
+        super().increase_indent(flow, indentless=False)
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    plain = (
+        len(text) <= _LONGEST_PLAIN
+        and _PLAIN.fullmatch(text)
+        and text.lower() not in _WORDS_THAT_MEAN_SOMETHING
+    )
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
+
+
+_Dumper.add_representer(str, _represent_text)

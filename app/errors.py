@@ -1,0 +1,97 @@
+"""The one error tree; it knows no HTTP words and no Kubernetes words.
+
+    GrantServerError
+    ├── Refused(reason)         the answer is no; the same request will not fare better
+    ├── Invalid(field, why)     an input is wrong; mend the field and come back
+    ├── Missing(kind, name)     there is no such thing
+    ├── Conflict(what)          it exists already, or something still depends on it
+    ├── Unready(lack, what)     the same request may succeed once the operator has acted
+    ├── Unavailable(what)       the database, the disk or the network is away
+    ├── Misconfigured(problems) the program cannot start with these settings
+    └── Broken(what)            an invariant of ours failed: a bug
+
+`str(error)` is the operator's text. What a stranger may read is decided by each edge
+(the wire, the command line) in one total table of its own.
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a claim is refused. The values are metric labels and audit outcomes: append only."""
+
+    METHOD = "method"
+    BODY = "body"
+    NAME = "name"
+    SUBJECT = "subject"
+    UNKNOWN_GRANT = "unknown_grant"
+    WRONG_CODE = "wrong_code"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    USED_UP = "used_up"
+
+
+class Lack(StrEnum):
+    """What a listening site still lacks before it can be linked to."""
+
+    ENDPOINTS = "no_endpoints"
+    ISSUER = "no_issuer"
+
+
+class GrantServerError(Exception):
+    """Base of every error that we raise on purpose; never raised itself."""
+
+
+class Refused(GrantServerError):
+    """A claim is turned down, for one of a closed set of reasons."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        self.reason = reason
+        super().__init__(detail or reason.value.replace("_", " "))
+
+
+class Invalid(GrantServerError):
+    """An input is wrong: `field` names it, `why` says what is allowed."""
+
+    def __init__(self, field: str, why: str) -> None:
+        self.field = field
+        self.why = why
+        super().__init__(f"{field}: {why}")
+
+
+class Missing(GrantServerError):
+    """A named thing does not exist."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        self.kind = kind
+        self.name = name
+        super().__init__(f'no {kind} "{name}"')
+
+
+class Conflict(GrantServerError):
+    """What is asked for exists already, or is still in use."""
+
+
+class Unready(GrantServerError):
+    """A redemption cannot succeed yet; nothing was used up by asking."""
+
+    def __init__(self, lack: Lack, what: str) -> None:
+        self.lack = lack
+        super().__init__(what)
+
+
+class Unavailable(GrantServerError):
+    """Something we depend on (database, disk, network) did not serve us; a retry may help."""
+
+
+class Misconfigured(GrantServerError):
+    """The settings cannot be used; `problems` holds one sentence for each mistake."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class Broken(GrantServerError):
+    """One of our own invariants does not hold; the caller can do nothing about it."""

@@ -1,0 +1,125 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain import codes
+from app.domain.grants import (
+    MOST_REDEMPTIONS,
+    SHORT_WINDOW,
+    Grant,
+    State,
+    check_redemptions,
+    judge,
+)
+from app.errors import Broken, Invalid, Reason, Refused
+from tests.builders import CODE, CODE_KEYS, NOW, WINDOW, a_claim, a_grant
+
+CONCEALED = codes.conceal(CODE, CODE_KEYS)
+GRANTS = st.builds(
+    lambda spent, revoked, ends: a_grant(
+        concealed_code=CONCEALED,
+        allowed=3,
+        spent=spent,
+        revoked_at=revoked,
+        expires_at=ends,
+    ),
+    st.integers(0, 3),
+    st.sampled_from([None, NOW]),
+    st.integers(NOW - 2, NOW + 2),
+)
+
+
+def reason(grant: Grant, *, code: str = CODE, now: int = NOW) -> Reason | None:
+    try:
+        judge(a_claim(presented_code=code.encode()), grant, keys=CODE_KEYS, now=now)
+    except Refused as refused:
+        assert CODE not in str(refused)  # noqa: PT017 - both outcomes are right
+        return refused.reason
+    return None
+
+
+def test_a_claim_with_the_right_code_on_an_open_grant_may_go_on() -> None:
+    assert reason(a_grant(concealed_code=CONCEALED)) is None
+    assert reason(a_grant(concealed_code=CONCEALED, spent=1)) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"revoked_at": NOW}, Reason.REVOKED),
+        ({"revoked_at": NOW + 99}, Reason.REVOKED),
+        ({"expires_at": NOW}, Reason.EXPIRED),
+        ({"spent": 2}, Reason.USED_UP),
+        ({"spent": 2, "expires_at": NOW}, Reason.EXPIRED),
+        ({"spent": 2, "expires_at": NOW, "revoked_at": NOW}, Reason.REVOKED),
+    ],
+)
+def test_a_grant_that_is_over_says_why(changes: dict[str, int], expected: Reason) -> None:
+    grant = a_grant(concealed_code=CONCEALED, **changes)
+    assert reason(grant) is expected
+    assert reason(grant, code="wrong") is Reason.WRONG_CODE
+
+
+def test_the_last_second_of_the_window_is_outside_of_it() -> None:
+    grant = a_grant(concealed_code=CONCEALED)
+    assert reason(grant, now=NOW + WINDOW - 1) is None
+    assert reason(grant, now=NOW + WINDOW) is Reason.EXPIRED
+
+
+@given(GRANTS, st.sampled_from([CODE, "wrong", ""]))
+def test_nobody_without_the_code_learns_what_state_a_grant_is_in(grant: Grant, code: str) -> None:
+    given_reason = reason(grant, code=code)
+    if code != CODE:
+        assert given_reason is Reason.WRONG_CODE
+    else:
+        assert (given_reason is None) == (grant.state(NOW) is State.ACTIVE)
+
+
+def test_a_code_that_cannot_be_checked_comes_before_any_state_as_well() -> None:
+    with pytest.raises(Broken):
+        judge(
+            a_claim(),
+            a_grant(concealed_code="plain text", revoked_at=NOW),
+            keys=CODE_KEYS,
+            now=NOW,
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "now", "state"),
+    [
+        ({}, NOW, State.ACTIVE),
+        ({"spent": 1}, NOW + WINDOW - 1, State.ACTIVE),
+        ({}, NOW + WINDOW, State.EXPIRED),
+        ({"spent": 2}, NOW, State.USED_UP),
+        ({"spent": 2}, NOW + WINDOW, State.USED_UP),
+        ({"spent": 2, "revoked_at": NOW}, NOW + WINDOW, State.REVOKED),
+        ({"revoked_at": NOW}, NOW, State.REVOKED),
+    ],
+)
+def test_the_state_of_a_grant_is_revoked_before_used_up_before_expired_before_active(
+    changes: dict[str, int], now: int, state: State
+) -> None:
+    assert a_grant(**changes).state(now) is state
+
+
+def test_no_secret_shows_in_a_grant_or_a_claim() -> None:
+    assert CODE not in repr(a_claim())
+    assert "hmac-sha256" not in repr(a_grant(concealed_code=CONCEALED))
+    assert CONCEALED not in repr(a_grant(concealed_code=CONCEALED))
+
+
+@pytest.mark.parametrize("allowed", [1, 2, MOST_REDEMPTIONS])
+def test_a_grant_may_be_used_once_to_a_million_times(allowed: int) -> None:
+    check_redemptions(allowed)
+
+
+@pytest.mark.parametrize("allowed", [0, -1, MOST_REDEMPTIONS + 1])
+def test_a_grant_that_may_be_used_never_or_for_ever_is_refused(allowed: int) -> None:
+    with pytest.raises(Invalid) as refused:
+        check_redemptions(allowed)
+    assert refused.value.field == "redemptions"
+
+
+def test_a_window_under_a_minute_is_short() -> None:
+    assert SHORT_WINDOW == 60

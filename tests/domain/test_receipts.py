@@ -1,0 +1,184 @@
+import base64
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from app.domain.documents import bundle
+from app.domain.receipts import read_receipt
+from app.domain.sites import Link
+from app.domain.yaml_documents import write
+from app.errors import Invalid
+from tests.builders import a_minted, an_endpoint
+
+
+def an_answer(
+    *,
+    name: str = "lab",
+    secret_name: str | None = None,
+    link_name: str | None = None,
+    credentials: str | None = None,
+    kind: str = "Link",
+    cut: int = 0,
+    secret: dict[str, Any] | None = None,
+    spec: dict[str, Any] | None = None,
+    endpoint: dict[str, Any] | None = None,
+    metadata: dict[str, Any] | None = None,
+    links: int = 1,
+) -> bytes:
+    """Write an answer that is right but for what is said."""
+    minted = a_minted()
+    encoded = {
+        "ca.crt": base64.b64encode(minted.ca_pem).decode(),
+        "tls.crt": base64.b64encode(minted.certificate_pem).decode(),
+        "tls.key": base64.b64encode(minted.key_pem).decode(),
+    }
+    documents: list[Any] = [
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": name if secret_name is None else secret_name},
+            "type": "kubernetes.io/tls",
+            "data": encoded,
+            **(secret or {}),
+        }
+    ]
+    documents += [
+        {
+            "apiVersion": "skupper.io/v2alpha1",
+            "kind": kind,
+            "metadata": {"name": name if link_name is None else link_name, **(metadata or {})},
+            "spec": {
+                "tlsCredentials": name if credentials is None else credentials,
+                "endpoints": [
+                    {
+                        "name": "inter-router",
+                        "host": "west.example.com",
+                        "port": "55671",
+                        "group": "g",
+                        **(endpoint or {}),
+                    }
+                ],
+                **(spec or {}),
+            },
+        }
+    ] * links
+    text = "".join(f"---\n{write(document)}" for document in documents).encode()
+    return text[: len(text) - cut]
+
+
+def refused(body: bytes) -> str:
+    with pytest.raises(Invalid) as caught:
+        read_receipt(body, name="lab", cost=0)
+    assert caught.value.field == "answer"
+    return caught.value.why
+
+
+def test_our_own_answer_is_read_as_it_was_written() -> None:
+    links = [
+        Link(name="lab-1", endpoints=(an_endpoint(group="a"),), cost=3),
+        Link(name="lab-2", endpoints=(an_endpoint(host="::1", group="n"),), cost=3),
+    ]
+    body = bundle("lab", a_minted(), links)
+    receipt = read_receipt(body, name="lab", cost=0)
+    assert receipt.certificate_pem == a_minted().certificate_pem
+    assert [(one.kind, one.name) for one in receipt.resources] == [
+        ("Secret", "lab"),
+        ("Link", "lab-1"),
+        ("Link", "lab-2"),
+    ]
+    yaml = YAML(typ="safe")
+    again = [yaml.load(one.text) for one in receipt.resources]
+    assert again == list(yaml.load_all(body.decode()))
+
+
+def test_a_cost_of_the_token_is_put_into_every_link() -> None:
+    receipt = read_receipt(an_answer(spec={"cost": 5}), name="lab", cost=9)
+    assert "cost: 9\n" in receipt.resources[1].text
+    receipt = read_receipt(an_answer(spec={"cost": 5}), name="lab", cost=0)
+    assert "cost: 5\n" in receipt.resources[1].text
+
+
+def test_what_skupper_writes_besides_is_kept_and_ports_become_texts() -> None:
+    body = an_answer(
+        metadata={"creationTimestamp": None, "labels": {"a": "y"}},
+        spec={"settings": {"since": "2026-01-01"}},
+        endpoint={"port": 55671},
+    )
+    text = read_receipt(body, name="lab", cost=0).resources[1].text
+    assert 'a: "y"' in text
+    assert 'since: "2026-01-01"' in text
+    assert 'port: "55671"' in text
+
+
+def test_no_key_is_in_the_repr_of_a_receipt() -> None:
+    shown = repr(read_receipt(an_answer(), name="lab", cost=0))
+    assert base64.b64encode(a_minted().key_pem).decode() not in shown
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"secret_name": "other"},
+        {"secret_name": "../x"},
+        {"secret": {"kind": "Pod"}},
+        {"secret": {"apiVersion": "v2"}},
+        {"secret": {"type": "Opaque"}},
+        {"secret": {"data": None}},
+        {"secret": {"data": {}}},
+        {"secret": {"data": {"ca.crt": "é", "tls.crt": "", "tls.key": ""}}},
+        {"secret": {"data": {"ca.crt": "AAAA", "tls.crt": "AAAA", "tls.key": "AAAA"}}},
+        {"secret": {"metadata": None}},
+        {"secret": {"metadata": {"name": 5}}},
+        {"secret": {"metadata": {"name": "lab", "namespace": "kube-system"}}},
+        {"metadata": {"uid": "x"}},
+        {"metadata": {"resourceVersion": "1"}},
+        {"kind": "Secret"},
+        {"link_name": "../../x"},
+        {"link_name": "other"},
+        {"link_name": "lab-x"},
+        {"link_name": "lab-1/../../x"},
+        {"credentials": "other"},
+        {"links": 0},
+        {"links": 2},
+        {"spec": {"endpoints": []}},
+        {"spec": {"endpoints": [1]}},
+        {"spec": {"endpoints": None}},
+        {"spec": {"cost": "7"}},
+        {"spec": {"cost": True}},
+        {"endpoint": {"name": "other"}},
+        {"endpoint": {"name": []}},
+        {"endpoint": {"group": 7}},
+        {"endpoint": {"host": "a b"}},
+        {"endpoint": {"host": None}},
+        {"endpoint": {"port": "x"}},
+        {"endpoint": {"port": "0"}},
+        {"endpoint": {"port": 65536}},
+        {"endpoint": {"port": None}},
+    ],
+    ids=repr,
+)
+def test_an_odd_answer_is_refused(changes: dict[str, Any]) -> None:
+    assert refused(an_answer(**changes))
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"---\n", b"\xff", b"a: [", b"- 1\n", b"---\na: b\n", b"x: &a 1\ny: *a\n"]
+)
+def test_what_is_no_answer_is_refused(body: bytes) -> None:
+    assert refused(body)
+
+
+def test_an_answer_that_was_cut_off_inside_is_refused() -> None:
+    whole = an_answer()
+    end = whole.index(b"port:")
+    for length in range(end):
+        refused(whole[:length])
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_whatever_lead_to_another_error(body: bytes) -> None:
+    with pytest.raises(Invalid):
+        read_receipt(body, name="lab", cost=1)
