@@ -1,0 +1,1 @@
+"""Keys, certificates and sealed secrets: the only package that imports `cryptography`."""

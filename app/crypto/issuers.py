@@ -1,0 +1,212 @@
+"""Issuers: a CA certificate with its signer, checked once when it is read and ready to sign."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.x509.oid import PublicKeyAlgorithmOID
+
+from app.crypto.certificates import (
+    decoding,
+    is_issued_by,
+    load_certificates,
+    moment,
+    name_of,
+    seconds,
+)
+from app.crypto.keys import PrivateKey, SignatureHash, load_private_key, signature_hash
+from app.errors import Broken, Invalid
+
+_SERIAL_BITS = 159
+"""20 octets, the first bit being the sign (RFC 5280, section 4.1.2.2)."""
+
+_AUTHORITY_KEY_USAGE = x509.KeyUsage(
+    digital_signature=False,
+    key_encipherment=False,
+    content_commitment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issuer:
+    """A CA that can sign now; made by `load_issuer` alone.
+
+    `certificate_pem` is the PEM as it was given: first the certificate that signs, then the
+    rest of its chain. `fingerprint` is the SHA-256 of the first one's DER in lower-case
+    hexadecimal; the two times are UTC seconds. What follows `label` is worked out once so
+    that signing need not: parsing a CA for each signature costs more than the signature.
+    """
+
+    certificate_pem: bytes = field(repr=False)
+    certificate: x509.Certificate = field(repr=False)
+    key: PrivateKey = field(repr=False)
+    fingerprint: str
+    not_before: int
+    not_after: int
+    label: str
+    name: x509.Name = field(repr=False)
+    authority_key_identifier: x509.Extension[x509.ExtensionType] = field(repr=False)
+    signature_hash: SignatureHash | None = field(repr=False)
+    verify: Callable[[bytes, bytes], None] = field(repr=False, compare=False)
+    """Takes a signature and the bytes that were signed; raises InvalidSignature."""
+
+
+def load_issuer(certificate_pem: bytes, key_pem: bytes) -> Issuer:
+    """Read a CA with its key and make sure that what it signs can be verified.
+
+    `certificate_pem` begins with the certificate that signs; each further one must have
+    issued the one before. Raises Invalid("certificate") or Invalid("key").
+    """
+    certificates = load_certificates(certificate_pem)
+    key = load_private_key(key_pem)
+    certificate = certificates[0]
+    _check_key(certificates, key)
+    with decoding():
+        _check_is_ca(certificate)
+    _check_chain(certificates)
+    name = certificate.subject
+    return Issuer(
+        certificate_pem=certificate_pem,
+        certificate=certificate,
+        key=key,
+        fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
+        not_before=seconds(certificate.not_valid_before_utc),
+        not_after=seconds(certificate.not_valid_after_utc),
+        label=f'the issuer "{name.rfc4514_string()}"',
+        name=name,
+        authority_key_identifier=_authority_key_identifier(certificate, key),
+        signature_hash=signature_hash(key),
+        verify=_verifier(key),
+    )
+
+
+def create_authority(
+    *, common_name: str, key: PrivateKey, serial: int, not_before: int, not_after: int
+) -> bytes:
+    """Make the self-signed certificate of a new authority and return its PEM.
+
+    The times are UTC seconds, both inclusive. Its path length of 0 says that it signs leaves
+    only. Raises Invalid("name") for a common name that is empty or over 64 bytes of UTF-8,
+    and Invalid("lifetime") for a period that X.509 cannot express.
+    """
+    if serial < 1 or serial.bit_length() > _SERIAL_BITS:
+        raise Broken("the serial number of an authority is not positive, or too long")
+    name = name_of(common_name, field="name")
+    public_key = key.public_key()
+    try:
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(public_key)
+            .serial_number(serial)
+            .not_valid_before(moment(not_before))
+            .not_valid_after(moment(not_after))
+        )
+    except (ValueError, OverflowError, OSError) as error:
+        raise Invalid(
+            "lifetime", "an authority ends after it begins, and before the year 10000"
+        ) from error
+    certificate = (
+        builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_AUTHORITY_KEY_USAGE, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(public_key), critical=False
+        )
+        .sign(key, signature_hash(key))
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _check_key(certificates: Sequence[x509.Certificate], key: PrivateKey) -> None:
+    public_key = key.public_key()
+    try:
+        holders = [certificate.public_key() == public_key for certificate in certificates]
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise Invalid("certificate", "a public key in the bundle is of an unknown kind") from error
+    if holders[0]:
+        return
+    if any(holders):
+        raise Invalid(
+            "certificate",
+            f"the order is wrong: the key belongs to certificate {holders.index(True) + 1} of the "
+            "bundle; begin with the certificate that signs, then the one that issued it",
+        )
+    raise Invalid("key", "the key does not belong to the certificate")
+
+
+def _check_is_ca(certificate: x509.Certificate) -> None:
+    """Refuse what verifiers would refuse as an issuer (RFC 5280, sections 4.2.1.3 and 4.2.1.9)."""
+    constraints = _extension(certificate, x509.BasicConstraints)
+    if constraints is None or not constraints.ca:
+        raise Invalid(
+            "certificate", "this is no CA certificate: basicConstraints CA:TRUE is absent"
+        )
+    usage = _extension(certificate, x509.KeyUsage)
+    if usage is not None and not usage.key_cert_sign:
+        raise Invalid(
+            "certificate", "this CA certificate may not sign: its keyUsage lacks keyCertSign"
+        )
+    if certificate.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS:
+        raise Invalid("certificate", "RSA keys that are bound to PSS signatures are not accepted")
+    # Leaves repeat this name, and verifiers may compare it byte by byte (RFC 5280, 4.1.2.4).
+    name = certificate.subject
+    if not list(name) or name.public_bytes() not in certificate.tbs_certificate_bytes:
+        raise Invalid("certificate", "the CA's subject is empty or encoded in an unusual way")
+
+
+def _check_chain(certificates: Sequence[x509.Certificate]) -> None:
+    if len(set(certificates)) < len(certificates):
+        raise Invalid("certificate", "a certificate occurs twice in the bundle")
+    for position, (subject, issuer) in enumerate(pairwise(certificates), start=1):
+        if not is_issued_by(subject, issuer):
+            raise Invalid(
+                "certificate",
+                f"the chain is broken: certificate {position + 1} of the bundle has not issued "
+                f"certificate {position}",
+            )
+
+
+def _authority_key_identifier(
+    certificate: x509.Certificate, key: PrivateKey
+) -> x509.Extension[x509.ExtensionType]:
+    """Name the issuer's key as its certificate does, or by hash where that says nothing."""
+    named = _extension(certificate, x509.SubjectKeyIdentifier)
+    value = (
+        x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
+        if named is None
+        else x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(named)
+    )
+    return x509.Extension(value.oid, critical=False, value=value)
+
+
+def _verifier(key: PrivateKey) -> Callable[[bytes, bytes], None]:
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return key.public_key().verify
+    digest = signature_hash(key)
+    if isinstance(key, rsa.RSAPrivateKey):
+        return partial(key.public_key().verify, padding=padding.PKCS1v15(), algorithm=digest)
+    return partial(key.public_key().verify, signature_algorithm=ec.ECDSA(digest))
+
+
+_Extension = TypeVar("_Extension", bound=x509.ExtensionType)
+
+
+def _extension(certificate: x509.Certificate, kind: type[_Extension]) -> _Extension | None:
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None

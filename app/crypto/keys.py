@@ -1,0 +1,140 @@
+"""Private keys: making, reading and writing them; what they sign is decided elsewhere."""
+
+import re
+from typing import overload
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from app.domain.certificates import KeyType
+from app.errors import Invalid
+
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
+SignatureHash = hashes.SHA256 | hashes.SHA384 | hashes.SHA512
+
+RSA_MIN_BITS = 2048
+"""Shorter RSA keys are refused by OpenSSL at its default security level, so by every router."""
+
+_RSA_EXPONENT = 65537
+_CURVES = ("secp256r1", "secp384r1", "secp521r1")
+_MAX_PEM_BYTES = 16 * 1024
+"""An RSA key of 16,384 bits fits. Checking a longer one takes seconds of CPU."""
+
+_ACCEPTED = (
+    "accepted is one unencrypted PEM private key in PKCS#1, SEC1 or PKCS#8: "
+    f"RSA of at least {RSA_MIN_BITS} bits, EC on P-256, P-384 or P-521, or Ed25519"
+)
+_BLOCK = re.compile(rb"-----BEGIN ([^-\r\n]*)-----")
+
+
+def generate(key_type: KeyType) -> PrivateKey:
+    """Make a fresh key: the one place where that happens.
+
+    P-256 and Ed25519 take some 20 microseconds; RSA takes tens of milliseconds, so whoever
+    serves others meanwhile calls this from a thread.
+    """
+    if key_type is KeyType.P256:
+        return ec.generate_private_key(ec.SECP256R1())
+    if key_type is KeyType.RSA_2048:
+        return rsa.generate_private_key(public_exponent=_RSA_EXPONENT, key_size=RSA_MIN_BITS)
+    return ed25519.Ed25519PrivateKey.generate()
+
+
+def to_pem(key: PrivateKey) -> bytes:
+    """Write `key` as unencrypted PKCS#8, the form that is handed out."""
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def to_traditional_pem(key: PrivateKey) -> bytes:
+    """Write `key` unencrypted in the form of its kind: PKCS#1 for RSA, SEC1 for EC.
+
+    Skupper's controller reads the key of a CA Secret with a PKCS#1 parser only. Ed25519 has
+    no such form and is written as PKCS#8.
+    """
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return to_pem(key)
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.NoEncryption(),
+    )
+
+
+def to_encrypted_pem(key: PrivateKey, password: bytes) -> bytes:
+    """Write `key` as PKCS#8 under a password.
+
+    Meant for `ssl.SSLContext.load_cert_chain` alone, which reads keys from files only: the
+    file is worthless without the password, which never leaves the process.
+    """
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(password),
+    )
+
+
+def load_private_key(pem: bytes) -> PrivateKey:
+    """Read the one private key in `pem` (PKCS#1, SEC1 or PKCS#8).
+
+    Raises Invalid("key") for everything else: no key, several keys, another PEM block beside
+    it, an encrypted key, a kind, size or curve that is not accepted. The text says what is
+    accepted and holds nothing of the input.
+    """
+    _check_blocks(pem)
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except TypeError as error:  # the library's way to say that a password is needed
+        raise _invalid("the key is encrypted") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise _invalid("this cannot be read as a private key") from error
+    match key:
+        case rsa.RSAPrivateKey():
+            if key.key_size < RSA_MIN_BITS:
+                raise _invalid(f"the RSA key has only {key.key_size} bits")
+            return key
+        case ec.EllipticCurvePrivateKey():
+            if key.curve.name not in _CURVES:
+                raise _invalid(f"the EC key is on the curve {key.curve.name}")
+            return key
+        case ed25519.Ed25519PrivateKey():
+            return key
+        case _:
+            raise _invalid("the key is of another kind")
+
+
+@overload
+def signature_hash(key: ed25519.Ed25519PrivateKey) -> None: ...
+@overload
+def signature_hash(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> SignatureHash: ...
+def signature_hash(key: PrivateKey) -> SignatureHash | None:
+    """Choose the hash that goes with a signature by `key`; None where the scheme has its own.
+
+    The hash is as strong as the curve (RFC 5480, section 4); RSA is signed with SHA-256.
+    """
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return None
+    if isinstance(key, ec.EllipticCurvePrivateKey) and key.key_size > 256:  # noqa: PLR2004
+        return hashes.SHA384() if key.key_size == 384 else hashes.SHA512()  # noqa: PLR2004
+    return hashes.SHA256()
+
+
+def _check_blocks(pem: bytes) -> None:
+    """Count the PEM blocks, because the library takes the first key and is silent on the rest."""
+    if len(pem) > _MAX_PEM_BYTES:
+        raise _invalid(f"the input is longer than {_MAX_PEM_BYTES} bytes")
+    # `openssl ecparam -genkey` writes the curve as a block of its own before the key.
+    labels = [label for label in _BLOCK.findall(pem) if label != b"EC PARAMETERS"]
+    if not labels:
+        raise _invalid("there is no PEM block")
+    if len(labels) > 1:
+        raise _invalid("there is more than one PEM block")
+
+
+def _invalid(problem: str) -> Invalid:
+    return Invalid("key", f"{problem}; {_ACCEPTED}")

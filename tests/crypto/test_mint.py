@@ -1,0 +1,288 @@
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.x509.name import _ASN1Type
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.verification import PolicyBuilder, Store
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.crypto.certificates import moment
+from app.crypto.issuers import Issuer, load_issuer
+from app.crypto.keys import PrivateKey, generate, load_private_key, to_pem
+from app.crypto.mint import LeafOrder, inspect, mint_client, prepare, sign
+from app.domain.certificates import KeyType, Minted
+from app.errors import Broken, Invalid, Lack, Unready
+from tests.crypto.conftest import KEY_NAMES, NOW, YEAR, authority, odd_certificate
+
+SUBJECT = "4f6c1c1e-7b0e-4a44-9c3d-1b2a3c4d5e6f"
+RANDOM = bytes(range(0xF0, 0x100))
+
+
+def order_for(issuer: Issuer, key: PrivateKey, *, common_name: str = SUBJECT) -> LeafOrder:
+    return prepare(
+        issuer,
+        common_name=common_name,
+        public_key=key.public_key(),
+        random=RANDOM,
+        now=NOW,
+        lifetime_seconds=YEAR,
+    )
+
+
+def mint(issuer: Issuer, key: PrivateKey) -> Minted:
+    return mint_client(
+        issuer, key=key, common_name=SUBJECT, random=RANDOM, now=NOW, lifetime_seconds=YEAR
+    )
+
+
+def leaf_of(minted: Minted) -> x509.Certificate:
+    (leaf,) = x509.load_pem_x509_certificates(minted.certificate_pem)
+    return leaf
+
+
+def test_an_order_says_what_was_asked_for(keys: dict[str, PrivateKey], issuer: Issuer) -> None:
+    order = order_for(issuer, keys["p384"])
+    assert order.common_name == SUBJECT
+    assert order.public_key == keys["p384"].public_key()
+    assert order.serial == int.from_bytes(RANDOM, "big")
+    assert (order.not_before, order.not_after) == (NOW - 60, NOW + YEAR - 1)
+
+
+def test_nothing_is_ordered_from_an_expired_issuer(keys: dict[str, PrivateKey]) -> None:
+    expired = authority(keys["p256"], not_before=NOW - 10, not_after=NOW - 1)
+    with pytest.raises(Unready) as caught:
+        order_for(expired, keys["p256"])
+    assert caught.value.lack is Lack.ISSUER
+
+
+@pytest.mark.parametrize("name", KEY_NAMES)
+def test_a_client_certificate_says_this_and_nothing_else(
+    keys: dict[str, PrivateKey], issuer: Issuer, name: str
+) -> None:
+    leaf = leaf_of(mint(issuer, keys[name]))
+    assert leaf.version is x509.Version.v3
+    assert leaf.subject.rfc4514_string() == f"CN={SUBJECT}"
+    assert leaf.issuer == issuer.certificate.subject
+    assert leaf.public_key() == keys[name].public_key()
+    constraints, usage, extended, authority_key, subject_key = leaf.extensions
+    assert (constraints.critical, constraints.value) == (
+        True,
+        x509.BasicConstraints(ca=False, path_length=None),
+    )
+    assert (usage.critical, usage.value) == (
+        True,
+        x509.KeyUsage(
+            digital_signature=True,
+            key_encipherment=name.startswith("rsa"),
+            content_commitment=False,
+            data_encipherment=False,
+            key_agreement=False,
+            key_cert_sign=False,
+            crl_sign=False,
+            encipher_only=False,
+            decipher_only=False,
+        ),
+    )
+    assert extended.value == x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+    assert authority_key.value == x509.AuthorityKeyIdentifier.from_issuer_public_key(
+        issuer.key.public_key()
+    )
+    assert subject_key.value == x509.SubjectKeyIdentifier.from_public_key(keys[name].public_key())
+
+
+def test_what_is_minted_agrees_with_its_certificate(
+    keys: dict[str, PrivateKey], issuer: Issuer
+) -> None:
+    minted = mint(issuer, keys["p256"])
+    leaf = leaf_of(minted)
+    assert minted.key_pem == to_pem(keys["p256"])
+    assert load_private_key(minted.key_pem).public_key() == leaf.public_key()
+    assert minted.ca_pem == issuer.certificate_pem
+    assert minted.serial == RANDOM.hex() == f"{leaf.serial_number:x}"
+    assert minted.fingerprint == leaf.fingerprint(hashes.SHA256()).hex()
+    assert leaf.not_valid_before_utc == moment(minted.not_before)
+    assert leaf.not_valid_after_utc == moment(minted.not_after)
+    assert "PRIVATE" not in repr(minted)
+
+
+@given(
+    common_name=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=16),
+    random=st.binary(min_size=16, max_size=16),
+    now=st.integers(NOW - YEAR, NOW + 10 * YEAR),
+    lifetime=st.integers(1, 20 * YEAR),
+)
+@settings(deadline=None)
+def test_whatever_is_asked_passes_inspection(
+    keys: dict[str, PrivateKey],
+    issuer: Issuer,
+    common_name: str,
+    random: bytes,
+    now: int,
+    lifetime: int,
+) -> None:
+    minted = mint_client(
+        issuer,
+        key=keys["p256"],
+        common_name=common_name,
+        random=random,
+        now=now,
+        lifetime_seconds=lifetime,
+    )
+    leaf = leaf_of(minted)
+    assert [attribute.value for attribute in leaf.subject] == [common_name]
+    leaf.verify_directly_issued_by(issuer.certificate)
+
+
+@pytest.mark.parametrize("common_name", ["", "x" * 65, "ä" * 33])
+def test_a_subject_that_x509_cannot_hold_is_invalid(
+    keys: dict[str, PrivateKey], issuer: Issuer, common_name: str
+) -> None:
+    with pytest.raises(Invalid) as caught:
+        sign(issuer, order_for(issuer, keys["p256"], common_name=common_name))
+    assert caught.value.field == "subject"
+
+
+def test_a_name_of_printable_characters_is_repeated_byte_by_byte(
+    keys: dict[str, PrivateKey],
+) -> None:
+    attribute = x509.NameAttribute(NameOID.COMMON_NAME, "old ca", _ASN1Type.PrintableString)
+    ca = odd_certificate(keys["rsa-2048"], attributes=[attribute])
+    leaf = leaf_of(mint(load_issuer(ca.pem, to_pem(ca.key)), keys["p256"]))
+    assert leaf.issuer.public_bytes() == ca.certificate.subject.public_bytes()
+    assert b"\x13\x06old ca" in leaf.tbs_certificate_bytes
+
+
+def test_inspection_passes_what_was_ordered(keys: dict[str, PrivateKey], issuer: Issuer) -> None:
+    order = order_for(issuer, keys["p256"])
+    inspect(sign(issuer, order), issuer, order)
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("serial number", {"serial": 5}),
+        ("subject", {"common_name": "someone else"}),
+        ("beginning", {"not_before": NOW}),
+        ("end", {"not_after": NOW + 2 * YEAR}),
+    ],
+)
+def test_inspection_names_the_part_that_differs(
+    keys: dict[str, PrivateKey], issuer: Issuer, part: str, change: dict[str, str]
+) -> None:
+    order = order_for(issuer, keys["p256"])
+    certificate = sign(issuer, replace(order, **change))  # type: ignore[arg-type]
+    with pytest.raises(Broken, match=rf"^the {part} of a minted certificate"):
+        inspect(certificate, issuer, order)
+
+
+def test_inspection_finds_a_foreign_key(keys: dict[str, PrivateKey], issuer: Issuer) -> None:
+    order = order_for(issuer, keys["p256"])
+    for name in ("p384", "rsa-2048", "ed25519"):
+        certificate = sign(issuer, replace(order, public_key=keys[name].public_key()))
+        with pytest.raises(Broken, match=r"^the public key "):
+            inspect(certificate, issuer, order)
+
+
+def test_inspection_finds_extensions_too_many_too_few_and_changed(
+    keys: dict[str, PrivateKey], issuer: Issuer
+) -> None:
+    order = order_for(issuer, keys["p256"])
+    san = x509.SubjectAlternativeName([x509.DNSName("site.example")])
+    both = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH])
+    ca = x509.BasicConstraints(ca=True, path_length=None)
+    constraints, usage, extended, *rest = order.extensions
+    for extensions in (
+        (*order.extensions, x509.Extension(san.oid, critical=False, value=san)),
+        order.extensions[:-1],
+        (constraints, usage, x509.Extension(both.oid, critical=False, value=both), *rest),
+        (x509.Extension(ca.oid, critical=True, value=ca), usage, extended, *rest),
+        (
+            x509.Extension(constraints.oid, critical=False, value=constraints.value),
+            usage,
+            extended,
+            *rest,
+        ),
+    ):
+        certificate = sign(issuer, replace(order, extensions=extensions))
+        with pytest.raises(Broken, match=r"^the list of extensions "):
+            inspect(certificate, issuer, order)
+
+
+def test_inspection_finds_another_issuer_and_another_signer(
+    keys: dict[str, PrivateKey], issuer: Issuer
+) -> None:
+    order = order_for(issuer, keys["p256"])
+    other = odd_certificate(keys["p256"], name="other")
+    with pytest.raises(Broken, match=r"^the issuer "):
+        inspect(sign(load_issuer(other.pem, to_pem(other.key)), order), issuer, order)
+    # The same name, the same kind of key, another key.
+    stranger = replace(issuer, key=generate(KeyType.P256))
+    with pytest.raises(Broken, match=r"^the signature "):
+        inspect(sign(stranger, order), issuer, order)
+    with pytest.raises(Broken, match=r"^the signature algorithm "):
+        inspect(sign(replace(issuer, signature_hash=hashes.SHA384()), order), issuer, order)
+
+
+@pytest.mark.parametrize("ca_key", KEY_NAMES)
+def test_every_pair_of_issuer_and_client_key_verifies_with_the_library(
+    keys: dict[str, PrivateKey], ca_key: str
+) -> None:
+    issuer = authority(keys[ca_key])
+    verifier = (
+        PolicyBuilder()
+        .time(moment(NOW))
+        .store(Store([issuer.certificate]))
+        .extension_policies(
+            ca_policy=x509.verification.ExtensionPolicy.webpki_defaults_ca(),
+            # The only departure from its defaults: our client certificates have no SAN.
+            ee_policy=x509.verification.ExtensionPolicy.permit_all().require_present(
+                x509.ExtendedKeyUsage, x509.verification.Criticality.AGNOSTIC, None
+            ),
+        )
+        .build_client_verifier()
+    )
+    for name in KEY_NAMES:
+        minted = mint(issuer, keys[name])
+        if {"ed25519", "p521"} & {ca_key, name}:
+            leaf_of(minted).verify_directly_issued_by(issuer.certificate)  # not in its web profile
+        else:
+            assert len(verifier.verify(leaf_of(minted), []).chain) == 2
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl on the PATH")
+@pytest.mark.parametrize("ca_key", KEY_NAMES)
+def test_openssl_verifies_every_pair_of_issuer_and_client_key(
+    keys: dict[str, PrivateKey], tmp_path: Path, ca_key: str
+) -> None:
+    issuer = authority(keys[ca_key])
+    (tmp_path / "ca.pem").write_bytes(issuer.certificate_pem)
+    for name in KEY_NAMES:
+        (tmp_path / f"{name}.pem").write_bytes(mint(issuer, keys[name]).certificate_pem)
+    command = ["openssl", "verify", "-x509_strict", "-purpose", "sslclient"]
+    command += ["-attime", str(NOW), "-CAfile", "ca.pem", *(f"{name}.pem" for name in KEY_NAMES)]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout.count(": OK")) == (0, len(KEY_NAMES)), run.stderr
+    command[command.index("sslclient")] = "sslserver"
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode != 0, "a client certificate passes for a server"
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl on the PATH")
+def test_openssl_verifies_a_client_below_an_intermediate(
+    keys: dict[str, PrivateKey], tmp_path: Path
+) -> None:
+    root = odd_certificate(keys["p384"], name="root")
+    between = odd_certificate(keys["rsa-2048"], name="between", by=root)
+    issuer = load_issuer(between.pem + root.pem, to_pem(between.key))
+    minted = mint(issuer, keys["p256"])
+    (tmp_path / "ca.pem").write_bytes(minted.ca_pem)
+    (tmp_path / "leaf.pem").write_bytes(minted.certificate_pem)
+    command = ["openssl", "verify", "-attime", str(NOW), "-CAfile", "ca.pem", "leaf.pem"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.stdout == "leaf.pem: OK\n", run.stderr
