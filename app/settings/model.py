@@ -1,0 +1,207 @@
+"""Every setting once, with its default, its unit and its meaning; the frozen groups that they form.
+
+The documentation is made from what stands here. Where values come from is no matter of this
+module, and nothing here opens, creates or connects to what a setting names.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from app.domain.certificates import KeyType
+from app.domain.durations import SECOND
+from app.logs import Format, Level
+from app.settings.values import (
+    Address,
+    duration_reader,
+    read_address,
+    read_base_url,
+    read_hosts,
+    read_path,
+    read_sqlite_url,
+)
+
+DATA_DIR: Final = "<data dir>"  # stands in a default for whatever the data directory is
+
+
+def _setting(
+    default: str,
+    meaning: str,
+    *,
+    expected: str,
+    name: str | None = None,
+    secret: bool = False,
+    least: int | None = None,
+) -> Any:
+    """Declare a setting.
+
+    `default` is the text that a user would write; `expected` completes "expected …" in a problem;
+    `name` is the second part of the setting's name where the attribute carries a unit; the value
+    of a `secret` one is never shown, because a password or key may have been put there.
+    """
+    facts: dict[str, Any] = {"default": default, "expected": expected, "secret": secret}
+    return Field(description=meaning, alias=name, ge=least, json_schema_extra=facts)
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Data(_Group):
+    """Where the server keeps what it must not lose."""
+
+    dir: Annotated[Path, BeforeValidator(read_path)] = _setting(
+        "./grantserver-data",
+        "Directory of the database and the sealing keys; made with mode 0700 when it is absent.",
+        expected='the path of a directory, printable, without "?" and "%"',
+    )
+
+
+class Database(_Group):
+    """The ledger of what was granted and spent."""
+
+    url: Annotated[str, BeforeValidator(read_sqlite_url)] = _setting(
+        f"sqlite:///{DATA_DIR}/grantserver.db",
+        "Where grants and redemptions are kept. This release takes sqlite:///PATH only; "
+        "an absolute path makes it four slashes.",
+        expected="sqlite:///PATH: this release keeps its data in an SQLite file and nowhere else",
+        secret=True,
+    )
+
+
+class Listen(_Group):
+    """The addresses that the server listens on."""
+
+    redemption: Annotated[Address, BeforeValidator(read_address)] = _setting(
+        "0.0.0.0:9090",
+        "HOST:PORT or [IPv6]:PORT of the HTTPS listener that redeems tokens.",
+        expected="HOST:PORT or [IPv6]:PORT, port 0 to 65535 (0 takes any free one)",
+    )
+    ops: Annotated[Address, BeforeValidator(read_address)] = _setting(
+        "0.0.0.0:9091",
+        "HOST:PORT or [IPv6]:PORT of the HTTP listener for /metrics, /healthz and /readyz.",
+        expected="HOST:PORT or [IPv6]:PORT, port 0 to 65535 (0 takes any free one)",
+    )
+
+
+class Reach(_Group):
+    """How connecting sites reach the redemption listener."""
+
+    url: Annotated[str, BeforeValidator(read_base_url)] = _setting(
+        "https://localhost:9090",
+        "Base URL that tokens carry: https, and a host and port that connecting sites can reach.",
+        expected="https://HOST or https://HOST:PORT, an IPv6 address in brackets",
+    )
+    hosts: Annotated[tuple[str, ...], BeforeValidator(read_hosts)] = _setting(
+        "",
+        "Further host names and IP addresses that the server certificate must carry, separated "
+        "by commas in the environment, a list in the file.",
+        expected="host names or IP addresses: a list, or one text with commas between them",
+    )
+
+
+class Grants(_Group):
+    """How grants are found."""
+
+    redemption_by_key: bool = _setting(
+        "false",
+        "Whether POST /<namespace>/<grant name> redeems too, beside POST /<uid>.",
+        expected="true or false",
+    )
+
+
+class Certificates(_Group):
+    """The client certificates that redemptions mint."""
+
+    lifetime_seconds: Annotated[
+        int, BeforeValidator(duration_reader(least=SECOND, step=SECOND))
+    ] = _setting(
+        "8760h",
+        "How long a certificate is valid, a Go duration of whole seconds; a certificate never "
+        "outlives its issuer.",
+        expected="a duration of whole seconds above zero, such as 720h or 8760h",
+        name="lifetime",
+    )
+    key_type: KeyType = _setting(
+        KeyType.P256.value,
+        "Kind of the private keys that are made: p256, rsa-2048 (slow: it costs a thousand "
+        "times as much) or ed25519.",
+        expected="p256, rsa-2048 or ed25519",
+    )
+
+
+class Sealing(_Group):
+    """How private keys are protected at rest."""
+
+    key_file: Annotated[Path, BeforeValidator(read_path)] = _setting(
+        f"{DATA_DIR}/sealing.keys",
+        "File of the keys that seal private keys in the database; made with mode 0600 when it is "
+        "absent. Back it up, apart from the database.",
+        expected='the path of a file, printable, without "?" and "%"',
+        secret=True,
+    )
+
+
+class Logs(_Group):
+    """What is written to standard error."""
+
+    format: Format = _setting(
+        Format.TEXT.value, "Form of the log lines: text or json.", expected="text or json"
+    )
+    level: Level = _setting(
+        Level.INFO.value,
+        "Least level that is written: debug, info, warning or error.",
+        expected="debug, info, warning or error",
+    )
+
+
+class Limits(_Group):
+    """What one client may take from the others."""
+
+    connections: int = _setting(
+        "1000",
+        "Most connections open at once on the redemption listener, at least 16.",
+        expected="a whole number, 16 or more",
+        least=16,
+    )
+    handshake_seconds: Annotated[float, BeforeValidator(duration_reader())] = _setting(
+        "5s",
+        "Most time that a TLS handshake may take, a Go duration.",
+        expected="a duration above zero, such as 500ms or 5s",
+        name="handshake",
+    )
+    request_seconds: Annotated[float, BeforeValidator(duration_reader())] = _setting(
+        "10s",
+        "Most time that a request may take after the handshake, a Go duration; unmodified "
+        "clients give up after 10s.",
+        expected="a duration above zero, such as 500ms or 10s",
+        name="request",
+    )
+
+
+class Ledger(_Group):
+    """How redemptions are committed."""
+
+    spacing_seconds: Annotated[float, BeforeValidator(duration_reader(least=0))] = _setting(
+        "5ms",
+        "Least time between two commits of redemptions that wait together, a Go duration; "
+        "0s turns it off.",
+        expected="a duration, such as 5ms or 0s",
+        name="spacing",
+    )
+
+
+class Settings(_Group):
+    """Every setting, checked; made by `app.settings.loading` only."""
+
+    data: Data
+    database: Database
+    listen: Listen
+    reach: Reach
+    grants: Grants
+    certificates: Certificates
+    sealing: Sealing
+    logs: Logs
+    limits: Limits
+    ledger: Ledger

@@ -1,0 +1,125 @@
+"""Readers of single values: what a user wrote becomes a checked value or is refused with a reason.
+
+Which setting takes which of them is said in `app.settings.model`. Every reader raises
+PydanticCustomError of the type `REFUSED` for whatever it cannot read, of any type. Its context
+holds under "why" what is wrong, or "" where nothing is more precise than what the setting expects.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from pydantic_core import PydanticCustomError
+
+from app.domain.durations import SECOND, parse_duration
+from app.domain.sites import HIGHEST_PORT, check_host
+from app.errors import Invalid
+
+REFUSED: Final = "refused"
+
+
+class Address(NamedTuple):
+    """Where a listener listens: a host name or an IP address without brackets, and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """Write it as HOST:PORT or [v6]:PORT."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _refused(why: str = "") -> PydanticCustomError:
+    """Refuse a value, with a reason that is more precise than what the setting expects."""
+    return PydanticCustomError(REFUSED, "{why}", {"why": why})
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.isprintable():
+        raise _refused()
+    return value
+
+
+def _host(text: str) -> str:
+    try:
+        check_host("host", text)
+    except Invalid:
+        raise _refused("expected a DNS name, an IPv4 address or an IPv6 address as host") from None
+    return text.removesuffix(".").lower()
+
+
+def read_address(value: object) -> Address:
+    """Read HOST:PORT or [IPv6]:PORT, port 0 to 65535; the host comes out in lower case."""
+    found = re.fullmatch(r"(?:\[(.*:.*)\]|([^:\[\]]+)):([0-9]{1,5})", _text(value))
+    if found is None or int(found[3]) > HIGHEST_PORT:
+        raise _refused()
+    return Address(_host(found[1] or found[2]), int(found[3]))
+
+
+def read_base_url(value: object) -> str:
+    """Read the base URL of tokens; what comes out has no slash at its end."""
+    scheme, separator, rest = _text(value).partition("://")
+    if separator and scheme.lower() != "https":
+        raise _refused("expected https: clients refuse every other token")
+    if "@" in rest:
+        raise _refused("a user name or password has no place in a token's URL")
+    if "?" in rest or "#" in rest:
+        raise _refused("a query or fragment has no place in a token's URL")
+    authority, _, path = rest.partition("/")
+    if path:
+        raise _refused("a path is not possible: grants are redeemed at /<uid>, nowhere below")
+    found = re.fullmatch(r"(?:\[(.*:.*)\]|([^:\[\]]+))(?::0*([1-9][0-9]{0,4}))?", authority)
+    if found is None or int(found[3] or 1) > HIGHEST_PORT:
+        raise _refused()
+    host = _host(found[1] or found[2])
+    return f"https://{f'[{host}]' if ':' in host else host}" + (f":{found[3]}" if found[3] else "")
+
+
+def read_hosts(value: object) -> tuple[str, ...]:
+    """Read a list of hosts, or one text with commas between them, each once and without brackets.
+
+    The empty text is no host at all.
+    """
+    items = value
+    if isinstance(value, str):
+        items = value.split(",") if value else []
+    if not isinstance(items, list | tuple):
+        raise _refused()
+    bare = (re.sub(r"^\[(.*:.*)\]$", r"\1", _text(item).strip()) for item in items)
+    return tuple(dict.fromkeys(_host(item) for item in bare))
+
+
+def read_path(value: object) -> Path:
+    """Read the path of a file or directory, which need not be there."""
+    text = _text(str(value) if isinstance(value, Path) else value)
+    # "?" and "%" mean something in the SQLite URL that is made from the data directory.
+    if not text or "?" in text or "%" in text:
+        raise _refused()
+    return Path(text)
+
+
+def read_sqlite_url(value: object) -> str:
+    """Read sqlite:///PATH, which names a file and has no options; it comes out as it is."""
+    path = _text(value).removeprefix("sqlite:///")
+    if path in {value, "", ":memory:"} or "?" in path:
+        raise _refused()
+    return _text(value)
+
+
+def duration_reader(*, least: int = 1, step: int = 1) -> Callable[[object], float]:
+    """Make a reader of Go durations that gives seconds.
+
+    The duration is at least `least` nanoseconds long, and a multiple of `step` nanoseconds.
+    """
+
+    def read(value: object) -> float:
+        try:
+            nanoseconds = parse_duration(_text(value))
+        except Invalid:
+            raise _refused() from None
+        if nanoseconds < least or nanoseconds % step:
+            raise _refused()
+        return nanoseconds / SECOND
+
+    return read

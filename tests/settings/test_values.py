@@ -1,0 +1,153 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic_core import PydanticCustomError
+
+from app.domain.durations import SECOND
+from app.settings import Address
+from app.settings.values import (
+    REFUSED,
+    duration_reader,
+    read_address,
+    read_base_url,
+    read_hosts,
+    read_path,
+    read_sqlite_url,
+)
+
+NO_HOST: Final = "expected a DNS name, an IPv4 address or an IPv6 address as host"
+NO_HTTPS: Final = "expected https: clients refuse every other token"
+NO_PATH: Final = "a path is not possible: grants are redeemed at /<uid>, nowhere below"
+NO_QUERY: Final = "a query or fragment has no place in a token's URL"
+NO_USER: Final = "a user name or password has no place in a token's URL"
+READERS: Final = (
+    duration_reader(),
+    read_address,
+    read_base_url,
+    read_hosts,
+    read_path,
+    read_sqlite_url,
+)
+
+
+@pytest.mark.parametrize(
+    ("read", "value", "why"),
+    [
+        (read_address, ":9091", ""),
+        (read_address, "9091", ""),
+        (read_address, 9091, ""),
+        (read_address, "::1:9091", ""),
+        (read_address, "[::1]", ""),
+        (read_address, "a:65536", ""),
+        (read_address, "a:٣", ""),
+        (read_address, "-a:1", NO_HOST),
+        (read_address, "300.1.1.1:1", NO_HOST),
+        (read_address, "[::g]:1", NO_HOST),
+        (read_base_url, "localhost:9090", ""),
+        (read_base_url, "http://a", NO_HTTPS),
+        (read_base_url, "https://a/grants", NO_PATH),
+        (read_base_url, "https://a?x", NO_QUERY),
+        (read_base_url, "https://a#x", NO_QUERY),
+        (read_base_url, "https://u@a", NO_USER),
+        (read_base_url, "https://", ""),
+        (read_base_url, "https://a:", ""),
+        (read_base_url, "https://a:0", ""),
+        (read_base_url, "https://a:65536", ""),
+        (read_base_url, "https://::1", ""),
+        (read_base_url, "https://a b", NO_HOST),
+        (read_base_url, "https://a\nb", ""),
+        (read_hosts, "a,,b", NO_HOST),
+        (read_hosts, "*.example", NO_HOST),
+        (read_hosts, ["a", 1], ""),
+        (read_hosts, {"a": 1}, ""),
+        (read_hosts, False, ""),
+        (read_path, "", ""),
+        (read_path, "a?b", ""),
+        (read_path, "a%20b", ""),
+        (read_path, Path("a?b"), ""),
+        (read_sqlite_url, "x.db", ""),
+        (read_sqlite_url, "postgresql://localhost/x", ""),
+        (read_sqlite_url, "sqlite://", ""),
+        (read_sqlite_url, "sqlite:///", ""),
+        (read_sqlite_url, "sqlite:///:memory:", ""),
+        (read_sqlite_url, "sqlite:///x?mode=ro", ""),
+        (duration_reader(), "10", ""),
+        (duration_reader(), 10, ""),
+        (duration_reader(), "0s", ""),
+        (duration_reader(least=0), "-1ns", ""),
+        (duration_reader(step=SECOND), "1.5s", ""),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_what_is_wrong_about_it(
+    read: Callable[[object], object], value: object, why: str
+) -> None:
+    with pytest.raises(PydanticCustomError) as caught:
+        read(value)
+    assert caught.value.type == REFUSED
+    assert caught.value.context == {"why": why}
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("https://grants.example", "https://grants.example"),
+        ("HTTPS://Grants.Example.:0443/", "https://grants.example:443"),
+        ("https://10.1.2.3:9090", "https://10.1.2.3:9090"),
+        ("https://[FD00::1]:9090/", "https://[fd00::1]:9090"),
+        ("https://[fd00::1]", "https://[fd00::1]"),
+        ("https://a:65535", "https://a:65535"),
+    ],
+)
+def test_the_base_url_is_brought_into_one_form(text: str, url: str) -> None:
+    assert read_base_url(text) == url
+    assert read_base_url(url) == url
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("[::1]:9", Address("::1", 9)),
+        ("a.example:9", Address("a.example", 9)),
+        ("0.0.0.0:65535", Address("0.0.0.0", 65535)),
+    ],
+)
+def test_an_address_is_written_as_it_is_read(text: str, address: Address) -> None:
+    assert read_address(text) == address
+    assert str(address) == text
+
+
+@pytest.mark.parametrize("value", ["B.example, a,[FD00::1],a.", ["b.example", "a", "fd00::1"]])
+def test_hosts_are_read_once_each_in_the_order_in_which_they_stand(value: object) -> None:
+    assert read_hosts(value) == ("b.example", "a", "fd00::1")
+
+
+@pytest.mark.parametrize("value", ["", [], ()])
+def test_no_host_at_all_can_be_written(value: object) -> None:
+    assert read_hosts(value) == ()
+
+
+def test_a_duration_is_given_in_seconds_from_the_least_one_on() -> None:
+    assert duration_reader()("1ns") == 1e-9
+    assert duration_reader(least=0)("0s") == 0
+    assert duration_reader(least=SECOND, step=SECOND)("1m1s") == 61
+
+
+@given(
+    read=st.sampled_from(READERS),
+    value=st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+        max_leaves=5,
+    ),
+)
+def test_garbage_is_refused_and_nothing_else(
+    read: Callable[[object], object], value: object
+) -> None:
+    try:
+        read(value)
+    except PydanticCustomError as refusal:
+        assert refusal.type == REFUSED  # noqa: PT017 - reading it is allowed too

@@ -1,0 +1,149 @@
+import re
+from collections.abc import Mapping
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.domain.grants import State
+from app.errors import Lack, Reason, Unavailable
+from app.metrics import Certificate, Metrics, Trouble, catalog
+
+
+class Server:
+    """A registry with our metrics, and what the store would count."""
+
+    def __init__(self) -> None:
+        self.counted: Mapping[State, int] | Exception = {}
+        self.asked = 0
+        self.registry = CollectorRegistry()
+        self.metrics = Metrics(self.registry, version="1.2.3", count_grants=self.count)
+
+    def count(self) -> Mapping[State, int]:
+        self.asked += 1
+        if isinstance(self.counted, Exception):
+            raise self.counted
+        return self.counted
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(name, labels)
+
+
+def test_every_series_exists_before_anything_has_happened() -> None:
+    server = Server()
+    assert server.value("grantserver_redemptions_total") == 0
+    for reason in (*Reason, *Lack, *Trouble):
+        assert server.value("grantserver_refusals_total", reason=reason.value) == 0
+    for state in State:
+        assert server.value("grantserver_grants", state=state.value) == 0
+    assert server.value("grantserver_redemption_duration_seconds_count") == 0
+    assert server.value("grantserver_commit_batch_size_count") == 0
+    assert server.value("grantserver_build_info", version="1.2.3") == 1
+
+
+def test_a_redemption_is_counted_with_its_duration() -> None:
+    server = Server()
+    server.metrics.redeemed(0.004)
+    server.metrics.redeemed(20)
+    name = "grantserver_redemption_duration_seconds"
+    assert server.value("grantserver_redemptions_total") == 2
+    assert server.value(f"{name}_sum") == pytest.approx(20.004)
+    assert server.value(f"{name}_bucket", le="0.001") == 0
+    assert server.value(f"{name}_bucket", le="0.005") == 1
+    assert server.value(f"{name}_bucket", le="10.0") == 1
+    assert server.value(f"{name}_bucket", le="+Inf") == 2
+
+
+@pytest.mark.parametrize("reason", [*Reason, *Lack, *Trouble])
+def test_a_refusal_is_counted_under_its_reason_alone(reason: Reason | Lack | Trouble) -> None:
+    server = Server()
+    server.metrics.refused(reason)
+    for other in (*Reason, *Lack, *Trouble):
+        expected = 1 if other is reason else 0
+        assert server.value("grantserver_refusals_total", reason=other.value) == expected
+
+
+def test_no_two_reasons_share_a_label() -> None:
+    values = [reason.value for reason in (*Reason, *Lack, *Trouble)]
+    assert len(set(values)) == len(values)
+
+
+def test_a_commit_is_counted_with_the_claims_that_shared_it() -> None:
+    server = Server()
+    server.metrics.committed(1)
+    server.metrics.committed(17)
+    assert server.value("grantserver_commit_batch_size_sum") == 18
+    assert server.value("grantserver_commit_batch_size_bucket", le="1.0") == 1
+    assert server.value("grantserver_commit_batch_size_bucket", le="16.0") == 1
+    assert server.value("grantserver_commit_batch_size_bucket", le="32.0") == 2
+
+
+def test_grants_are_counted_at_each_scrape_and_not_before() -> None:
+    server = Server()
+    assert server.asked == 0
+    server.counted = {State.ACTIVE: 3, State.REVOKED: 1}
+    text = generate_latest(server.registry).decode()
+    assert server.asked == 1
+    assert 'grantserver_grants{state="active"} 3.0\n' in text
+    assert 'grantserver_grants{state="used_up"} 0.0\n' in text
+    assert 'grantserver_grants{state="revoked"} 1.0\n' in text
+
+
+def test_grants_that_cannot_be_counted_are_left_out_of_the_scrape() -> None:
+    server = Server()
+    server.counted = Unavailable("database is away")
+    server.metrics.redeemed(0.1)
+    text = generate_latest(server.registry).decode()
+    assert "grantserver_grants{" not in text
+    assert "grantserver_redemptions_total 1.0" in text
+    server.counted = {State.ACTIVE: 1}
+    assert server.value("grantserver_grants", state="active") == 1
+
+
+def test_grants_that_cannot_be_counted_are_told_in_the_log_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = Server()
+    outages: list[Mapping[State, int] | Exception] = [Unavailable("away"), Unavailable("away"), {}]
+    for server.counted in outages * 2:
+        generate_latest(server.registry)
+    assert [record.getMessage() for record in caplog.records] == [
+        "grants cannot be counted for the metrics: away"
+    ] * 2
+
+
+def test_the_end_of_a_certificate_is_told_and_unknown_is_no_number() -> None:
+    server = Server()
+    name = "grantserver_certificate_expiry_timestamp_seconds"
+    line = re.compile(rf'{name}\{{certificate="(\w+)"\}} (\S+)')
+    server.metrics.certificate_ends(Certificate.SERVER, 1_800_000_000)
+    server.metrics.certificate_ends(Certificate.SERVER_CA, 1_900_000_000)
+    server.metrics.certificate_ends(Certificate.SERVER_CA, None)
+    assert dict(line.findall(generate_latest(server.registry).decode())) == {
+        "server": "1.8e+09",
+        "server_ca": "NaN",
+        "site_authorities_soonest": "NaN",
+    }
+
+
+def test_the_catalog_is_what_is_exposed() -> None:
+    families = text_string_to_metric_families(generate_latest(Server().registry).decode())
+    exposed = {}
+    for family in families:
+        if not family.name.endswith("_created"):
+            total = "_total" if family.type == "counter" else ""
+            labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+            exposed[family.name + total] = (family.type, labels, family.documentation)
+    assert exposed == {n: (kind, set(labels), text) for n, kind, labels, text in catalog()}
+
+
+def test_both_expositions_can_be_made() -> None:
+    encode, _content_type = choose_encoder("application/openmetrics-text")
+    assert encode(Server().registry).endswith(b"# EOF\n")
+
+
+def test_two_servers_do_not_share_a_count() -> None:
+    one, other = Server(), Server()
+    one.metrics.redeemed(1)
+    assert other.value("grantserver_redemptions_total") == 0
