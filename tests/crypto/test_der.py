@@ -1,0 +1,116 @@
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import ObjectIdentifier
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.crypto.certificates import moment, name_of
+from app.crypto.der import signed_leaf
+from app.crypto.issuers import Issuer
+from app.crypto.keys import PrivateKey
+from app.crypto.mint import prepare
+from app.errors import Broken
+from tests.crypto.conftest import KEY_NAMES, NOW, YEAR, authority
+
+CENTURY = 100 * YEAR
+
+
+def by_the_library(issuer: Issuer, order: dict[str, object]) -> x509.Certificate:
+    return x509.CertificateBuilder(
+        issuer_name=issuer.name,
+        subject_name=order["subject"],  # type: ignore[arg-type]
+        public_key=order["public_key"],  # type: ignore[arg-type]
+        serial_number=order["serial"],  # type: ignore[arg-type]
+        not_valid_before=moment(order["not_before"]),  # type: ignore[arg-type]
+        not_valid_after=moment(order["not_after"]),  # type: ignore[arg-type]
+        extensions=list(order["extensions"]),  # type: ignore[call-overload]
+    ).sign(issuer.key, issuer.signature_hash)
+
+
+def order(issuer: Issuer, key: PrivateKey, **changes: object) -> dict[str, object]:
+    prepared = prepare(
+        issuer,
+        common_name="east",
+        public_key=key.public_key(),
+        random=bytes(range(16)),
+        now=NOW,
+        lifetime_seconds=YEAR,
+    )
+    return {
+        "subject": name_of("east", field="subject"),
+        "public_key": prepared.public_key,
+        "serial": prepared.serial,
+        "not_before": prepared.not_before,
+        "not_after": prepared.not_after,
+        "extensions": prepared.extensions,
+    } | changes
+
+
+def same_but_for_the_signature(issuer: Issuer, ordered: dict[str, object]) -> None:
+    ours = signed_leaf(issuer, **ordered)  # type: ignore[arg-type]
+    read = x509.load_der_x509_certificate(ours)
+    theirs = by_the_library(issuer, ordered)
+    assert read.tbs_certificate_bytes == theirs.tbs_certificate_bytes
+    assert read.signature_algorithm_oid == theirs.signature_algorithm_oid
+    assert read.public_bytes(serialization.Encoding.DER) == ours
+    read.verify_directly_issued_by(issuer.certificate)
+
+
+@pytest.mark.parametrize("leaf_key", KEY_NAMES)
+@pytest.mark.parametrize("ca_key", KEY_NAMES)
+def test_what_is_written_is_what_the_library_would_write(
+    keys: dict[str, PrivateKey], ca_key: str, leaf_key: str
+) -> None:
+    issuer = authority(keys[ca_key])
+    same_but_for_the_signature(issuer, order(issuer, keys[leaf_key]))
+
+
+@given(
+    serial=st.integers(min_value=1, max_value=2**128 - 1),
+    common_name=st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1).filter(
+        lambda text: len(text.encode()) <= 64
+    ),
+    beginning=st.integers(min_value=0, max_value=NOW + CENTURY),
+    lifetime=st.integers(min_value=0, max_value=CENTURY),
+)
+@settings(max_examples=150)
+def test_every_serial_name_and_time_is_written_as_the_library_would(
+    keys: dict[str, PrivateKey],
+    issuer: Issuer,
+    serial: int,
+    common_name: str,
+    beginning: int,
+    lifetime: int,
+) -> None:
+    same_but_for_the_signature(
+        issuer,
+        order(
+            issuer,
+            keys["p256"],
+            serial=serial,
+            subject=name_of(common_name, field="subject"),
+            not_before=beginning,
+            not_after=beginning + lifetime,
+        ),
+    )
+
+
+def test_the_form_of_a_time_changes_with_the_year_2050(
+    keys: dict[str, PrivateKey], issuer: Issuer
+) -> None:
+    first_of_2050 = 2_524_608_000
+    for not_after in (first_of_2050 - 1, first_of_2050):
+        same_but_for_the_signature(issuer, order(issuer, keys["p256"], not_after=not_after))
+
+
+@pytest.mark.parametrize("arcs", ["1.2.3.4", "2.5.29.1.2"])
+def test_an_extension_of_another_branch_is_not_written_wrongly(
+    keys: dict[str, PrivateKey], issuer: Issuer, arcs: str
+) -> None:
+    oid = ObjectIdentifier(arcs)
+    foreign = x509.Extension(
+        oid, critical=False, value=x509.UnrecognizedExtension(oid, b"\x05\x00")
+    )
+    with pytest.raises(Broken):
+        signed_leaf(issuer, **order(issuer, keys["p256"], extensions=(foreign,)))  # type: ignore[arg-type]
