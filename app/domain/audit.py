@@ -10,6 +10,7 @@ class Act(StrEnum):
 
     AUTHORITY_CREATED = "authority.created"
     AUTHORITY_IMPORTED = "authority.imported"
+    AUTHORITY_KEY_EXPORTED = "authority.key_exported"
     GRANT_CREATED = "grant.created"
     GRANT_REVOKED = "grant.revoked"
     GRANT_REMOVED = "grant.removed"

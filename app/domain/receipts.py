@@ -6,7 +6,7 @@ part of a name or a path before it was found to be what a connecting site can st
 
 import base64
 import binascii
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -101,7 +101,7 @@ def _check_link(link: Any, credentials: str) -> str:
     if not isinstance(endpoints, list) or not endpoints:
         raise Invalid(_FIELD, "a Link has no endpoints")
     for endpoint in endpoints:
-        if problem := next(_odd_endpoint(endpoint), None):
+        if problem := _odd_endpoint(endpoint):
             raise Invalid(_FIELD, problem)
         endpoint["port"] = str(endpoint["port"])
     return name
@@ -122,19 +122,19 @@ def _check_head(document: Any, kind: str, version: str) -> str:
     return name
 
 
-def _odd_endpoint(endpoint: Any) -> Iterator[str]:
+def _odd_endpoint(endpoint: Any) -> str | None:
+    """Say what is odd about an endpoint, if anything is."""
     if not isinstance(endpoint, dict):
-        yield "an endpoint of a Link is no resource"
-        return
+        return "an endpoint of a Link is no resource"
     if endpoint.get("name") not in list(Role):
-        yield "an endpoint of a Link is neither inter-router nor edge"
+        return "an endpoint of a Link is neither inter-router nor edge"
     if not isinstance(endpoint.get("group", ""), str):
-        yield "the group of an endpoint is no text"
-    host = endpoint.get("host")
+        return "the group of an endpoint is no text"
+    host, port = endpoint.get("host"), str(endpoint.get("port", ""))
     try:
         check_host("host", host if isinstance(host, str) else "")
     except Invalid:
-        yield "the host of an endpoint is neither a host name nor an IP address"
-    port = str(endpoint.get("port", ""))
+        return "the host of an endpoint is neither a host name nor an IP address"
     if not (port.isascii() and port.isdigit()) or not 1 <= int(port[:6]) <= HIGHEST_PORT:
-        yield "the port of an endpoint is no number from 1 to 65535"
+        return "the port of an endpoint is no number from 1 to 65535"
+    return None

@@ -14,7 +14,7 @@ from app.errors import Invalid
 from tests.builders import a_minted, an_endpoint
 
 
-def an_answer(
+def an_answer(  # noqa: PLR0913 - each test gives one
     *,
     name: str = "lab",
     secret_name: str | None = None,

@@ -1,0 +1,1 @@
+"""The SQL store: the only importer of SQLAlchemy; speaks domain values to everybody else."""

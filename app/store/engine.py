@@ -1,0 +1,172 @@
+"""Opening the database: connections set up for durability, transactions, and the revision check."""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Connection, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from app.errors import Broken, Conflict, Invalid, Misconfigured, Unavailable
+from app.store import schema
+
+__all__ = ["Connection", "Database", "open_database"]
+
+_BUSY_MILLISECONDS: Final = 5000  # how long a writer waits for another process's transaction
+_MIGRATIONS: Final = Path(__file__).parent.parent.parent / "migrations"
+
+
+class Database:
+    """A SQLite database, opened for durability; every transaction is begun and ended here."""
+
+    def __init__(self, url: str) -> None:
+        """Prepare to open `sqlite:///PATH`; a new file is created with mode 0600.
+
+        Raises Unavailable when the file cannot be created.
+        """
+        path = make_url(url).database
+        if not path:
+            raise Invalid("database", f"{url} names no file")
+        self.path: Final = Path(path)
+        try:
+            # SQLite would create it with the umask's mode; its -wal and -shm files copy the mode.
+            # O_EXCL: closing a file that SQLite has open in this process would drop its locks.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise Unavailable(f"database {path}: {error.strerror}") from error
+        # isolation_level None: every transaction is begun by _begin. hide_parameters: what was
+        # to be stored must not appear in the text of an error.
+        self._engine = create_engine(
+            url, connect_args={"isolation_level": None}, hide_parameters=True
+        )
+        event.listen(self._engine, "connect", _set_up)
+        event.listen(self._engine, "begin", _begin)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Open a transaction that sees one state of the database and is always rolled back.
+
+        Raises Unavailable when the database does not serve us.
+        """
+        with _translated(), self._engine.connect() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Open the one write transaction of a use case; committed when the block ends well.
+
+        Raises Conflict when a constraint says no, Unavailable when the database does not
+        serve us.
+        """
+        with _translated(), self._engine.connect() as plain:
+            connection = plain.execution_options(begin="IMMEDIATE")
+            with connection.begin():
+                yield connection
+
+    def take_connection(self) -> sqlite3.Connection:
+        """Hand over a driver's connection, set up like all others; the caller closes it."""
+        with _translated():
+            pooled = self._engine.raw_connection()
+        connection = pooled.driver_connection
+        pooled.detach()
+        if not isinstance(connection, sqlite3.Connection):
+            raise Broken("the driver is not SQLite's")
+        return connection
+
+    def revision(self) -> str | None:
+        """Tell which migration the database is at; None when it holds no tables of ours."""
+        with self.reading() as connection:
+            if not inspect(connection).has_table("alembic_version"):
+                return None
+            row = connection.execute(text("SELECT version_num FROM alembic_version")).first()
+            return None if row is None else str(row[0])
+
+    def check_revision(self) -> None:
+        """Raise Misconfigured, with the command that mends it, unless the revision is ours."""
+        revision = self.revision()
+        if revision != schema.REVISION:
+            raise Misconfigured(
+                [
+                    (
+                        f"the database is at revision {revision or 'none'}, "
+                        f"this release needs {schema.REVISION}: run `grantserver db upgrade`, "
+                        "or start the release that made it"
+                    )
+                ]
+            )
+
+    def upgrade(self) -> None:
+        """Bring the database to our revision in one transaction; nothing happens if it is there.
+
+        Raises Misconfigured when the database was made by another release.
+        """
+        # Imported here: it costs a fifth of a second, and a database is rarely new.
+        from alembic import command  # noqa: PLC0415
+        from alembic.config import Config  # noqa: PLC0415
+        from alembic.util.exc import CommandError  # noqa: PLC0415
+
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+        try:
+            with self.writing() as connection:
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+        except CommandError as error:
+            raise Misconfigured(
+                [f"the database was made by another release ({error}): start that one, or restore"]
+            ) from error
+
+    def close(self) -> None:
+        """Close all pooled connections."""
+        self._engine.dispose()
+
+
+def open_database(url: str) -> Database:
+    """Open the database; a new one is created and migrated without asking.
+
+    Raises Misconfigured for a wrong revision, Unavailable when it cannot be opened.
+    """
+    database = Database(url)
+    if database.revision() is None:
+        database.upgrade()
+    database.check_revision()
+    return database
+
+
+def _set_up(connection: sqlite3.Connection, _record: object) -> None:
+    for pragma in (
+        f"busy_timeout = {_BUSY_MILLISECONDS}",
+        "journal_mode = WAL",
+        "synchronous = FULL",  # a commit that was answered survives the loss of power
+        "foreign_keys = ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin(connection: Connection) -> None:
+    # A transaction that will write takes the lock first: one that reads and then wants to write
+    # fails at once when another has written in between.
+    mode = connection.get_execution_options().get("begin", "DEFERRED")
+    connection.exec_driver_sql(f"BEGIN {mode}")
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Turn the library's exceptions into ours; they carry no values, so no secret either."""
+    try:
+        yield
+    except IntegrityError as error:
+        raise Conflict(f"the database refused it: {error.orig}") from error
+    except SQLAlchemyError as error:
+        raise Unavailable(
+            f"database: {getattr(error, 'orig', None) or type(error).__name__}"
+        ) from error
+    except sqlite3.Error as error:  # the pool's own connections come without the library's wrapping
+        raise Unavailable(f"database: {error}") from error
+    except UnicodeEncodeError as error:  # an argument or header that was no UTF-8
+        raise Invalid("text", "it is not valid Unicode") from error

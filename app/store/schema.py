@@ -1,0 +1,161 @@
+"""The tables, as the newest migration leaves them; a test compares the two.
+
+Times are integers, UTC seconds. Whatever must be unique or within a range is a constraint here
+as well as a check above: the database is the last to be fooled.
+"""
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+REVISION: Final = "0001"  # the migration that makes exactly these tables
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+authorities = Table(
+    "authorities",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(63), nullable=False, unique=True),
+    Column("purpose", String(16), nullable=False),
+    Column("certificate_pem", Text, nullable=False),
+    Column("sealed_key", LargeBinary, nullable=False),
+    Column("fingerprint", String(64), nullable=False, unique=True),
+    Column("not_before", BigInteger, nullable=False),
+    Column("not_after", BigInteger, nullable=False),
+    Column("imported", Integer, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    CheckConstraint("purpose IN ('site', 'server')", name="purpose_known"),
+    CheckConstraint("imported IN (0, 1)", name="imported_is_boolean"),
+    CheckConstraint("not_after > not_before", name="validity_is_positive"),
+)
+# The server's own CA exists once.
+Index(
+    "uq_authorities_one_server",
+    authorities.c.purpose,
+    unique=True,
+    sqlite_where=authorities.c.purpose == "server",
+)
+
+server_certificates = Table(
+    "server_certificates",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("authority_id", ForeignKey("authorities.id"), nullable=False),
+    Column("certificate_pem", Text, nullable=False),
+    Column("sealed_key", LargeBinary, nullable=False),
+    Column("fingerprint", String(64), nullable=False, unique=True),
+    Column("not_after", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+sites = Table(
+    "sites",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(63), nullable=False, unique=True),
+    Column("issuer_id", ForeignKey("authorities.id"), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    CheckConstraint("revision >= 1", name="revision_is_positive"),
+    # A removed site's number is never used again: what is kept in memory is kept under it.
+    sqlite_autoincrement=True,
+)
+
+endpoints = Table(
+    "endpoints",
+    metadata,
+    Column("site_id", ForeignKey("sites.id", ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("host", String(253), nullable=False),
+    Column("port", Integer, nullable=False),
+    Column("group_name", String(63), nullable=False),
+    UniqueConstraint("site_id", "group_name", "role", "host", "port"),
+    CheckConstraint("role IN ('inter-router', 'edge')", name="role_known"),
+    CheckConstraint("port BETWEEN 1 AND 65535", name="port_in_range"),
+    CheckConstraint("position >= 0", name="position_not_negative"),
+)
+
+grants = Table(
+    "grants",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("site_id", ForeignKey("sites.id"), nullable=False),
+    Column("name", String(63), nullable=False),
+    Column("concealed_code", String(200), nullable=False),
+    Column("issuer_id", ForeignKey("authorities.id"), nullable=True),
+    Column("allowed", Integer, nullable=False),
+    Column("spent", Integer, nullable=False),
+    Column("cost", Integer, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger, nullable=True),
+    UniqueConstraint("site_id", "name"),
+    CheckConstraint("length(id) = 36", name="id_is_uuid"),
+    CheckConstraint("allowed BETWEEN 1 AND 1000000", name="allowed_in_range"),
+    CheckConstraint("spent BETWEEN 0 AND allowed", name="spent_within_allowed"),
+    CheckConstraint("cost BETWEEN 1 AND 2147483647", name="cost_in_range"),
+    CheckConstraint("expires_at > created_at", name="window_is_positive"),
+)
+Index(None, grants.c.expires_at)
+
+redemptions = Table(
+    "redemptions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("grant_id", ForeignKey("grants.id", ondelete="CASCADE"), nullable=False),
+    Column("ordinal", Integer, nullable=False),
+    Column("name", String(253), nullable=False),
+    Column("subject", String(253), nullable=False),
+    Column("peer", String(64), nullable=False),
+    Column("serial", String(40), nullable=False, unique=True),
+    Column("fingerprint", String(64), nullable=False, unique=True),
+    Column("not_after", BigInteger, nullable=False),
+    Column("redeemed_at", BigInteger, nullable=False),
+    UniqueConstraint("grant_id", "ordinal"),
+    CheckConstraint("ordinal >= 1", name="ordinal_is_positive"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("act", String(40), nullable=False),
+    Column("actor", String(300), nullable=False),
+    Column("target", String(300), nullable=False),
+    Column("details", Text, nullable=False),
+    # Numbers are never used again, so a row that was cut off the end leaves a gap behind.
+    sqlite_autoincrement=True,
+)
+
+# One row that the readiness check writes, so that "writable" is seen and not guessed.
+heartbeat = Table(
+    "heartbeat",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    CheckConstraint("id = 1", name="one_row"),
+)

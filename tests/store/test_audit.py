@@ -1,0 +1,36 @@
+from app.domain.audit import Act
+from app.store import audit
+from app.store.engine import Database
+from tests.builders import NOW, an_entry
+
+
+def test_entries_come_back_as_they_were_oldest_first(database: Database) -> None:
+    entries = [
+        an_entry(at=NOW + number, act=act, details={"a": "\u00e9\n\"'", "b": 2**40, "c": None})
+        for number, act in enumerate(Act)
+    ]
+    with database.writing() as connection:
+        for entry in entries:
+            audit.add(connection, entry)
+    with database.reading() as connection:
+        assert audit.latest(connection, 100) == entries
+        assert audit.latest(connection, 3) == entries[-3:]
+        assert audit.latest(connection, 0) == []
+
+
+def test_the_newest_is_what_was_written_last_whatever_the_clock_said(database: Database) -> None:
+    with database.writing() as connection:
+        audit.add(connection, an_entry(at=NOW))
+        audit.add(connection, an_entry(at=NOW - 1000, target="later"))
+    with database.reading() as connection:
+        assert [entry.target for entry in audit.latest(connection, 1)] == ["later"]
+
+
+def test_entries_of_one_target_are_found(database: Database) -> None:
+    with database.writing() as connection:
+        for target in ("grant/a", "grant/b", "grant/a", "grant/ab"):
+            audit.add(connection, an_entry(target=target))
+    with database.reading() as connection:
+        assert len(audit.latest(connection, 10, "grant/a")) == 2
+        assert len(audit.latest(connection, 1, "grant/a")) == 1
+        assert audit.latest(connection, 10, "grant/%") == []

@@ -1,0 +1,131 @@
+import pytest
+from sqlalchemy import insert
+
+from app.domain.grants import Redemption, State
+from app.errors import Conflict
+from app.store import authorities, grants, schema, sites
+from app.store.engine import Connection, Database
+from tests.builders import GRANT_ID, NOW, WINDOW, a_grant, a_redemption, an_authority
+
+OTHER_ID = GRANT_ID.replace("2", "3")
+
+
+@pytest.fixture
+def base(database: Database) -> Database:
+    with database.writing() as connection:
+        issuer = authorities.add(connection, an_authority())
+        for name in ("west", "south"):
+            sites.put(connection, name=name, issuer_id=issuer, wanted=(), now=NOW)
+    return database
+
+
+def redeem(connection: Connection, redemption: Redemption) -> None:
+    values = {
+        name: getattr(redemption, name)
+        for name in schema.redemptions.columns.keys()  # noqa: SIM118 - a collection of columns
+        if name != "id"
+    }
+    connection.execute(insert(schema.redemptions).values(values))
+
+
+def test_a_grant_comes_back_as_it_was(base: Database) -> None:
+    plain = a_grant()
+    full = a_grant(
+        id=OTHER_ID, name="other", issuer="site-ca", spent=1, cost=99999, revoked_at=NOW + 1
+    )
+    with base.writing() as connection:
+        grants.add(connection, plain)
+        grants.add(connection, full)
+    with base.reading() as connection:
+        assert grants.by_id(connection, plain.id) == plain
+        assert grants.by_id(connection, full.id) == full
+        assert grants.by_id(connection, "x") is None
+
+
+def test_grants_are_found_by_name_and_site_as_far_as_given_oldest_first(base: Database) -> None:
+    made = [
+        a_grant(id=OTHER_ID, name="a", created_at=NOW - 5),
+        a_grant(name="a", site="south", created_at=NOW - 9),
+        a_grant(id="4" * 36, name="b"),
+        a_grant(id="5" * 36, name="c", created_at=NOW - 5),
+    ]
+    with base.writing() as connection:
+        for grant in made:
+            grants.add(connection, grant)
+    oldest_first = [made[1], made[0], made[3], made[2]]
+    with base.reading() as connection:
+        assert grants.matching(connection) == oldest_first
+        assert grants.matching(connection, name="a") == oldest_first[:2]
+        assert grants.matching(connection, site="south") == [made[1]]
+        assert grants.matching(connection, name="a", site="west") == [made[0]]
+        assert grants.matching(connection, name="c", site="south") == []
+
+
+@pytest.mark.parametrize(
+    "twin",
+    [a_grant(id=OTHER_ID), a_grant(name="other"), a_grant(id=OTHER_ID, name="b", site="nowhere")],
+    ids=["same name", "same id", "unknown site"],
+)
+def test_a_grant_that_cannot_be_kept_conflicts(base: Database, twin: object) -> None:
+    with base.writing() as connection:
+        grants.add(connection, a_grant())
+    with pytest.raises(Conflict), base.writing() as connection:
+        grants.add(connection, twin)  # type: ignore[arg-type]
+
+
+def test_two_sites_may_each_have_a_grant_of_one_name(base: Database) -> None:
+    with base.writing() as connection:
+        grants.add(connection, a_grant())
+        grants.add(connection, a_grant(id=OTHER_ID, site="south"))
+
+
+def test_a_grant_is_revoked_once_and_keeps_its_time(base: Database) -> None:
+    with base.writing() as connection:
+        grants.add(connection, a_grant())
+        grants.add(connection, a_grant(id=OTHER_ID, name="other"))
+        assert grants.revoke(connection, GRANT_ID, NOW + 1)
+        assert not grants.revoke(connection, GRANT_ID, NOW + 2)
+        assert not grants.revoke(connection, "x", NOW)
+        assert grants.by_id(connection, GRANT_ID) == a_grant(revoked_at=NOW + 1)
+        assert grants.by_id(connection, OTHER_ID) == a_grant(id=OTHER_ID, name="other")
+
+
+def test_redemptions_come_back_first_one_first_and_go_with_their_grant(base: Database) -> None:
+    made = [a_redemption(ordinal=ordinal) for ordinal in (1, 2, 3)]
+    with base.writing() as connection:
+        grants.add(connection, a_grant(allowed=3))
+        grants.add(connection, a_grant(id=OTHER_ID, name="other"))
+        for redemption in (made[2], made[0], made[1]):
+            redeem(connection, redemption)
+        other = a_redemption(grant_id=OTHER_ID)
+        redeem(connection, other)
+        assert grants.redemptions_of(connection, GRANT_ID) == made
+        assert grants.redemptions_of(connection, GRANT_ID, limit=2) == made[:2]
+        assert grants.redemptions_of(connection, "x") == []
+        assert grants.remove(connection, GRANT_ID)
+        assert not grants.remove(connection, GRANT_ID)
+        assert grants.redemptions_of(connection, GRANT_ID) == []
+        assert grants.redemptions_of(connection, OTHER_ID) == [other]
+
+
+def test_grants_are_counted_by_the_very_state_that_the_domain_gives_them(base: Database) -> None:
+    made = [
+        a_grant(id=f"{number:036}", name=f"g{number}", spent=spent, revoked_at=revoked)
+        for number, (spent, revoked) in enumerate(
+            [(0, None), (1, None), (2, None), (0, NOW), (2, NOW), (0, None)]
+        )
+    ]
+    with base.writing() as connection:
+        for grant in made:
+            grants.add(connection, grant)
+    for now in (NOW, NOW + WINDOW - 1, NOW + WINDOW, NOW + 10 * WINDOW):
+        expected = dict.fromkeys(State, 0)
+        for grant in made:
+            expected[grant.state(now)] += 1
+        with base.reading() as connection:
+            assert grants.count_by_state(connection, now) == expected
+
+
+def test_without_grants_every_state_counts_none(database: Database) -> None:
+    with database.reading() as connection:
+        assert grants.count_by_state(connection, NOW) == dict.fromkeys(State, 0)

@@ -1,0 +1,366 @@
+import contextlib
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Engine,
+    ForeignKeyConstraint,
+    Table,
+    UniqueConstraint,
+    create_engine,
+    inspect,
+)
+
+from app.domain import codes, grants, sites
+from app.domain.authorities import Purpose
+from app.domain.sites import Role
+from app.store import schema
+from app.store.engine import _MIGRATIONS, Database
+from tests.builders import GRANT_ID, NOW, an_authority
+
+OTHER_ID = GRANT_ID.replace("2", "3")
+
+# One valid row of each table, in an order in which they can be inserted.
+ROWS: Mapping[str, Mapping[str, Any]] = {
+    "authorities": {
+        "id": 1, "name": "site-ca", "purpose": "site", "certificate_pem": "pem",
+        "sealed_key": b"k", "fingerprint": "f1", "not_before": 1, "not_after": 2, "imported": 0,
+        "created_at": NOW,
+    },
+    "server_certificates": {
+        "id": 1, "authority_id": 1, "certificate_pem": "pem", "sealed_key": b"k",
+        "fingerprint": "f1", "not_after": 2, "created_at": NOW,
+    },
+    "sites": {"id": 1, "name": "west", "issuer_id": 1, "revision": 1, "created_at": NOW},
+    "endpoints": {
+        "site_id": 1, "position": 0, "role": "edge", "host": "h", "port": 1, "group_name": "g",
+    },
+    "grants": {
+        "id": GRANT_ID, "site_id": 1, "name": "to-west", "concealed_code": "c", "issuer_id": None,
+        "allowed": 2, "spent": 0, "cost": 1, "created_at": NOW, "expires_at": NOW + 1,
+        "revoked_at": None,
+    },
+    "redemptions": {
+        "id": 1, "grant_id": GRANT_ID, "ordinal": 1, "name": "n", "subject": "s", "peer": "p",
+        "serial": "s1", "fingerprint": "f1", "not_after": 1, "redeemed_at": 1,
+    },
+    "audit": {"id": 1, "at": 1, "act": "a", "actor": "a", "target": "t", "details": "{}"},
+    "heartbeat": {"id": 1, "at": 1},
+}  # fmt: skip
+
+# A second row that differs from the first in everything that is unique.
+OTHERS: Mapping[str, Mapping[str, Any]] = {
+    "authorities": {"id": 2, "name": "other", "fingerprint": "f2"},
+    "server_certificates": {"id": 2, "fingerprint": "f2"},
+    "sites": {"id": 2, "name": "east"},
+    "endpoints": {"position": 1, "port": 2},
+    "grants": {"id": OTHER_ID, "name": "other"},
+    "redemptions": {"id": 2, "ordinal": 2, "serial": "s2", "fingerprint": "f2"},
+    "audit": {"id": 2},
+}
+
+# What each constraint must refuse in that second row, and what it must just let pass.
+CHECKS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
+    "ck_authorities_purpose_known": ({"purpose": "leaf"}, {"purpose": ""}, {"purpose": "SITE"}),
+    "ck_authorities_imported_is_boolean": ({"imported": 2}, {"imported": -1}),
+    "ck_authorities_validity_is_positive": ({"not_after": 1}, {"not_after": 0}),
+    "ck_sites_revision_is_positive": ({"revision": 0}, {"revision": -1}),
+    "ck_endpoints_role_known": ({"role": "interior"}, {"role": "Edge"}),
+    "ck_endpoints_port_in_range": ({"port": 0}, {"port": 65536}, {"port": "http"}),
+    "ck_endpoints_position_not_negative": ({"position": -1},),
+    "ck_grants_id_is_uuid": ({"id": GRANT_ID[1:]}, {"id": GRANT_ID + "0"}, {"id": ""}),
+    "ck_grants_allowed_in_range": ({"allowed": 0}, {"allowed": 1_000_001}),
+    "ck_grants_spent_within_allowed": ({"spent": -1}, {"spent": 3}),
+    "ck_grants_cost_in_range": ({"cost": 0}, {"cost": 2**31}),
+    "ck_grants_window_is_positive": ({"expires_at": NOW}, {"expires_at": NOW - 1}),
+    "ck_redemptions_ordinal_is_positive": ({"ordinal": 0}, {"ordinal": -1}),
+    "ck_heartbeat_one_row": ({"id": 2}, {"id": 0}),
+}
+UNIQUES: Mapping[str, tuple[str, ...]] = {
+    "uq_authorities_name": ("name",),
+    "uq_authorities_fingerprint": ("fingerprint",),
+    "uq_server_certificates_fingerprint": ("fingerprint",),
+    "uq_sites_name": ("name",),
+    "uq_endpoints_site_id_group_name_role_host_port": (
+        "site_id", "group_name", "role", "host", "port",
+    ),
+    "uq_grants_site_id_name": ("site_id", "name"),
+    "uq_redemptions_serial": ("serial",),
+    "uq_redemptions_fingerprint": ("fingerprint",),
+    "uq_redemptions_grant_id_ordinal": ("grant_id", "ordinal"),
+}  # fmt: skip
+FOREIGN: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "fk_server_certificates_authority_id": ("server_certificates", {"authority_id": 99}),
+    "fk_sites_issuer_id": ("sites", {"issuer_id": 99}),
+    "fk_endpoints_site_id": ("endpoints", {"site_id": 99}),
+    "fk_grants_site_id": ("grants", {"site_id": 99}),
+    "fk_grants_issuer_id": ("grants", {"issuer_id": 99}),
+    "fk_redemptions_grant_id": ("redemptions", {"grant_id": OTHER_ID}),
+}
+ALLOWED_EDGES: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    ("authorities", {"imported": 1, "purpose": "server"}),
+    ("endpoints", {"port": 65535, "role": "inter-router"}),
+    ("grants", {"allowed": 1_000_000, "spent": 1_000_000, "cost": 2**31 - 1}),
+    ("grants", {"allowed": 1, "spent": 1, "cost": 1}),
+    ("grants", {"issuer_id": 1, "revoked_at": NOW, "expires_at": 2**62}),
+    ("redemptions", {"ordinal": 1_000_000}),
+)
+
+
+@pytest.fixture
+def filled(database: Database) -> Iterator[sqlite3.Connection]:
+    with contextlib.closing(database.take_connection()) as connection:
+        connection.execute("DELETE FROM heartbeat")
+        for table, row in ROWS.items():
+            put(connection, table, row)
+        yield connection
+
+
+def put(connection: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:
+    names, marks = ", ".join(row), ", ".join("?" * len(row))
+    connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(row.values()))
+
+
+def table_of(constraint: str) -> str:
+    name = constraint.split("_", 1)[1]
+    return max((table for table in ROWS if name.startswith(table)), key=len)
+
+
+def second(table: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    return {**ROWS[table], **OTHERS.get(table, {}), **changes}
+
+
+def constraints(kind: type[Any]) -> set[str]:
+    return {
+        str(constraint.name)
+        for table in schema.metadata.tables.values()
+        for constraint in table.constraints
+        if isinstance(constraint, kind)
+    }
+
+
+def in_full(url: str) -> tuple[Any, ...]:
+    """Describe everything that a database holds beside its rows."""
+    engine = create_engine(url)
+    found = inspect(engine)
+    described = tuple(
+        (
+            table,
+            [
+                (one["name"], str(one["type"]), one["nullable"], one["default"])
+                for one in found.get_columns(table)
+            ],
+            found.get_pk_constraint(table),
+            by_name(found.get_foreign_keys(table)),
+            by_name(found.get_unique_constraints(table)),
+            by_name(found.get_check_constraints(table)),
+            by_name(found.get_indexes(table)),
+            "AUTOINCREMENT" in sql_of(engine, table),
+        )
+        for table in sorted(found.get_table_names())
+        if table != "alembic_version"
+    )
+    engine.dispose()
+    return described
+
+
+def by_name(rows: Any) -> list[dict[str, Any]]:
+    return sorted((plain(row) for row in rows), key=lambda row: row["name"])
+
+
+def plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: plain(value) if isinstance(value, Mapping) else str(value)
+        for key, value in row.items()
+    }
+
+
+def sql_of(engine: Engine, table: str) -> str:
+    with engine.connect() as connection:
+        query = f"SELECT sql FROM sqlite_master WHERE type = 'table' AND name = '{table}'"
+        return str(connection.exec_driver_sql(query).scalar())
+
+
+def test_the_migrations_make_exactly_the_tables_of_the_schema(
+    database: Database, tmp_path: Path
+) -> None:
+    with database.reading() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
+        assert compare_metadata(context, schema.metadata) == []
+    # Alembic does not compare CHECK constraints, predicates of indexes and AUTOINCREMENT.
+    direct = f"sqlite:///{tmp_path / 'direct.db'}"
+    engine = create_engine(direct)
+    schema.metadata.create_all(engine)
+    engine.dispose()
+    assert in_full(f"sqlite:///{database.path}") == in_full(direct)
+
+
+def test_the_newest_migration_is_our_revision_and_the_only_head() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    assert ScriptDirectory.from_config(config).get_heads() == [schema.REVISION]
+
+
+def test_a_new_database_holds_one_heartbeat_and_nothing_else(database: Database) -> None:
+    with contextlib.closing(database.take_connection()) as connection:
+        for table in schema.metadata.tables:
+            (count,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+            assert count == (1 if table == "heartbeat" else 0)
+
+
+def test_there_is_a_violation_here_for_every_constraint() -> None:
+    assert set(CHECKS) == constraints(CheckConstraint)
+    assert set(UNIQUES) == constraints(UniqueConstraint)
+    assert set(FOREIGN) == constraints(ForeignKeyConstraint)
+    assert set(ROWS) == set(schema.metadata.tables)
+
+
+def test_a_second_row_that_breaks_nothing_is_taken(filled: sqlite3.Connection) -> None:
+    for table in OTHERS:
+        put(filled, table, second(table, {}))
+
+
+@pytest.mark.parametrize(("table", "changes"), ALLOWED_EDGES)
+def test_the_edges_of_the_ranges_are_taken(
+    filled: sqlite3.Connection, table: str, changes: Mapping[str, Any]
+) -> None:
+    put(filled, table, second(table, changes))
+
+
+@pytest.mark.parametrize(
+    ("constraint", "changes"),
+    [(constraint, changes) for constraint, cases in CHECKS.items() for changes in cases],
+)
+def test_a_value_out_of_range_is_refused(
+    filled: sqlite3.Connection, constraint: str, changes: Mapping[str, Any]
+) -> None:
+    table = table_of(constraint)
+    with pytest.raises(sqlite3.IntegrityError, match=f"CHECK constraint failed: {constraint}$"):
+        put(filled, table, second(table, changes))
+
+
+@pytest.mark.parametrize(("constraint", "columns"), UNIQUES.items())
+def test_what_must_be_unique_is_refused_the_second_time(
+    filled: sqlite3.Connection, constraint: str, columns: tuple[str, ...]
+) -> None:
+    table = table_of(constraint)
+    named = re.escape(", ".join(f"{table}.{column}" for column in columns))
+    with pytest.raises(sqlite3.IntegrityError, match=f"UNIQUE constraint failed: {named}$"):
+        put(filled, table, second(table, {column: ROWS[table][column] for column in columns}))
+
+
+@pytest.mark.parametrize("table", OTHERS)
+def test_a_primary_key_is_refused_the_second_time(filled: sqlite3.Connection, table: str) -> None:
+    keys = [column.name for column in schema.metadata.tables[table].primary_key]
+    with pytest.raises(sqlite3.IntegrityError, match="UNIQUE constraint failed"):
+        put(filled, table, second(table, {key: ROWS[table][key] for key in keys}))
+
+
+def test_there_is_one_authority_of_the_server_and_any_number_of_others(
+    filled: sqlite3.Connection,
+) -> None:
+    put(filled, "authorities", second("authorities", {"purpose": "server"}))
+    third = second("authorities", {"id": 3, "name": "third", "fingerprint": "f3"})
+    with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
+        put(filled, "authorities", {**third, "purpose": "server"})
+    put(filled, "authorities", third)
+
+
+@pytest.mark.parametrize(("table", "changes"), FOREIGN.values(), ids=FOREIGN)
+def test_a_reference_to_nothing_is_refused(
+    filled: sqlite3.Connection, table: str, changes: Mapping[str, Any]
+) -> None:
+    with pytest.raises(sqlite3.IntegrityError, match="FOREIGN KEY constraint failed"):
+        put(filled, table, second(table, changes))
+
+
+def columns() -> Iterator[tuple[Table, Column[Any]]]:
+    for table in schema.metadata.tables.values():
+        for column in table.columns:
+            yield table, column
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        (table.name, column.name)
+        for table, column in columns()
+        if not column.nullable and (not column.primary_key or len(table.primary_key) > 1)
+    ],
+)
+def test_what_must_be_there_is_refused_when_it_is_not(
+    filled: sqlite3.Connection, table: str, column: str
+) -> None:
+    with pytest.raises(sqlite3.IntegrityError, match=f"NOT NULL constraint failed: {table}"):
+        put(filled, table, second(table, {column: None}))
+
+
+def test_only_what_may_be_absent_is_nullable() -> None:
+    nullable = {f"{table.name}.{column.name}" for table, column in columns() if column.nullable}
+    assert nullable == {"grants.issuer_id", "grants.revoked_at"}
+
+
+@pytest.mark.parametrize("parent", ["authorities", "sites"])
+def test_what_others_depend_on_cannot_be_deleted(filled: sqlite3.Connection, parent: str) -> None:
+    with pytest.raises(sqlite3.IntegrityError, match="FOREIGN KEY"):
+        filled.execute(f"DELETE FROM {parent}")
+
+
+def test_what_belongs_to_something_goes_with_it(filled: sqlite3.Connection) -> None:
+    filled.execute("DELETE FROM grants")
+    assert filled.execute("SELECT count(*) FROM redemptions").fetchone() == (0,)
+    filled.execute("DELETE FROM sites")
+    assert filled.execute("SELECT count(*) FROM endpoints").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("table", ["sites", "audit"])
+def test_a_number_is_never_used_again(filled: sqlite3.Connection, table: str) -> None:
+    filled.execute("DELETE FROM grants")
+    filled.execute(f"DELETE FROM {table}")
+    row = {name: value for name, value in ROWS[table].items() if name != "id"}
+    put(filled, table, row)
+    assert filled.execute(f"SELECT id FROM {table}").fetchone() == (2,)
+
+
+def length(table: str, column: str) -> int:
+    return int(getattr(schema.metadata.tables[table].c[column].type, "length", 0))
+
+
+def test_ranges_and_words_are_those_of_the_domain() -> None:
+    text = {
+        str(constraint.name): str(constraint.sqltext)
+        for table in schema.metadata.tables.values()
+        for constraint in table.constraints
+        if isinstance(constraint, CheckConstraint)
+    }
+    words = re.findall("'([^']*)'", text["ck_endpoints_role_known"])
+    assert sorted(words) == sorted(role.value for role in Role)
+    words = re.findall("'([^']*)'", text["ck_authorities_purpose_known"])
+    assert sorted(words) == sorted(purpose.value for purpose in Purpose)
+    assert text["ck_grants_allowed_in_range"].endswith(f"1 AND {grants.MOST_REDEMPTIONS}")
+    assert text["ck_grants_cost_in_range"].endswith(f"1 AND {sites.HIGHEST_COST}")
+    assert text["ck_endpoints_port_in_range"].endswith(f"1 AND {sites.HIGHEST_PORT}")
+
+
+def test_columns_are_wide_enough_for_what_the_domain_lets_pass() -> None:
+    assert length("grants", "name") == length("sites", "name") == 63
+    assert length("redemptions", "name") == length("redemptions", "subject") == 253
+    assert length("endpoints", "host") == 253
+    assert length("audit", "actor") >= len("site:") + 253
+    assert length("audit", "target") >= len("authority/") + 253
+    assert length("redemptions", "serial") >= 2 * 20
+    assert length("authorities", "fingerprint") == len(an_authority().fingerprint)
+    concealed = codes.conceal("x", {"0" * 8: b"x" * 32})
+    assert length("grants", "concealed_code") >= len(concealed)
