@@ -1,0 +1,71 @@
+"""What every command of this program stands on: data directory, key file, database, authorities.
+
+Opening it makes whatever is missing, so that the first command on a fresh machine just works.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from app import ambient
+from app.crypto.sealing import Keyring, load_or_create
+from app.domain.reach import Reach
+from app.errors import Misconfigured, Unavailable
+from app.services import authorities, reach
+from app.settings import Settings
+from app.store.engine import Database, open_database
+
+_CODE_PURPOSE: Final = "codes of grants"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    """An opened installation; `code_keys` are the keys under which codes are stored."""
+
+    settings: Settings
+    database: Database
+    keyring: Keyring
+    code_keys: Mapping[str, bytes] = field(repr=False)
+
+    def reach(self) -> Reach:
+        """What tokens carry: the base URL and the server's CA."""
+        return reach.current(self.database, self.settings.reach.url)
+
+
+def open_home(settings: Settings) -> Home:
+    """Open the installation, making directory, key, database and first authorities if missing.
+
+    Raises Misconfigured when the key file or the database's revision cannot be used,
+    Unavailable when the disk does not let us.
+    """
+    _make_directory(settings.data.dir)
+    database = open_database(settings.database.url)
+    _check_key_file(settings.sealing.key_file, database)
+    keyring = load_or_create(settings.sealing.key_file, ambient.random_bytes)
+    authorities.ensure_defaults(
+        database, keyring, now=ambient.utc_now(), random_bytes=ambient.random_bytes
+    )
+    return Home(
+        settings=settings,
+        database=database,
+        keyring=keyring,
+        code_keys=keyring.derive(_CODE_PURPOSE),
+    )
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(f"data directory {path}: {error.strerror}") from error
+
+
+def _check_key_file(path: Path, database: Database) -> None:
+    """Refuse to make a new key beside a database whose keys are sealed under one that is lost."""
+    if authorities.every(database) and not path.exists():
+        problem = (
+            f"the sealing key file {path} is missing, and the database holds keys that only it "
+            "opens: restore it from a copy, or say where it is with GRANTSERVER_SEALING_KEY_FILE"
+        )
+        raise Misconfigured([problem])

@@ -1,0 +1,218 @@
+"""The doctor: looks at what breaks in practice, and says what to do about it.
+
+Every finding is a sentence with its remedy. Nothing is changed. What needs the network (does the
+public address answer with our certificate?) is asked by the caller, who owns the connection.
+"""
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from app.crypto import server_certificates
+from app.crypto.sealing import Keyring
+from app.domain.authorities import Purpose
+from app.domain.times import rfc3339
+from app.errors import GrantServerError, Unready
+from app.services.authorities import open_issuer
+from app.store import authorities as authority_rows
+from app.store import health
+from app.store import sites as site_rows
+from app.store.engine import Database
+
+_SOON_SECONDS: Final = 30 * 24 * 3600
+_EARLIEST_SENSIBLE: Final = 1_767_225_600  # 2026-01-01: a clock before it is certainly wrong
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+
+
+class Verdict(StrEnum):
+    """How bad a finding is: fine, worth a look, or something will fail."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at, what was found, and what to do (empty when it is fine)."""
+
+    check: str
+    verdict: Verdict
+    found: str
+    remedy: str = ""
+
+
+def examine(
+    database: Database,
+    keyring: Keyring,
+    *,
+    hosts: Sequence[str],
+    private_paths: Sequence[Path],
+    now: int,
+) -> list[Finding]:
+    """Look at everything that can be seen from this machine.
+
+    `hosts` are the names that the server certificate must carry; `private_paths` are files and
+    directories that nobody else may read. A check that cannot be made is a problem of its own.
+    """
+    checks: tuple[tuple[str, Callable[[], Iterable[Finding]]], ...] = (
+        ("clock", lambda: _clock(now)),
+        ("permissions", lambda: _permissions(private_paths)),
+        ("database", lambda: _database(database, now)),
+        ("server certificate", lambda: _server_certificate(database, hosts, now)),
+        ("authorities", lambda: _authorities(database, keyring, now)),
+        ("sites", lambda: _sites(database)),
+    )
+    findings: list[Finding] = []
+    for name, check in checks:
+        try:
+            findings += check()
+        except GrantServerError as error:
+            findings.append(Finding(check=name, verdict=Verdict.PROBLEM, found=str(error)))
+    return findings
+
+
+def _clock(now: int) -> Iterator[Finding]:
+    if now < _EARLIEST_SENSIBLE:
+        yield Finding(
+            check="clock",
+            verdict=Verdict.PROBLEM,
+            found=f"this machine believes that it is {rfc3339(now)}",
+            remedy="set the clock (chrony or systemd-timesyncd): windows and certificates need it",
+        )
+    else:
+        yield Finding(check="clock", verdict=Verdict.OK, found=rfc3339(now))
+
+
+def _permissions(paths: Sequence[Path]) -> Iterator[Finding]:
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError as error:
+            yield Finding(
+                check="permissions",
+                verdict=Verdict.PROBLEM,
+                found=f"{path}: {error.strerror}",
+                remedy="run this as the user that runs the server",
+            )
+            continue
+        if status.st_mode & _OTHERS:
+            mode = 700 if path.is_dir() else 600
+            yield Finding(
+                check="permissions",
+                verdict=Verdict.PROBLEM,
+                found=f"{path} is open to group or others",
+                remedy=f"chmod {mode} {path}",
+            )
+        elif status.st_uid != os.geteuid():
+            yield Finding(
+                check="permissions",
+                verdict=Verdict.WARNING,
+                found=f"{path} belongs to user {status.st_uid}, and this is {os.geteuid()}",
+                remedy="run server and commands as the same user",
+            )
+        else:
+            yield Finding(check="permissions", verdict=Verdict.OK, found=f"{path} is private")
+
+
+def _database(database: Database, now: int) -> Iterator[Finding]:
+    with database.writing() as connection:
+        health.beat(connection, now)
+    with database.reading() as connection:
+        problems = health.integrity_problems(connection)
+    for problem in problems:
+        yield Finding(
+            check="database",
+            verdict=Verdict.PROBLEM,
+            found=problem,
+            remedy="stop the server and restore the newest backup that passes `db check`",
+        )
+    if not problems:
+        found = f"revision {database.revision()}, takes writes, its integrity check is clean"
+        yield Finding(check="database", verdict=Verdict.OK, found=found)
+
+
+def _server_certificate(database: Database, hosts: Sequence[str], now: int) -> Iterator[Finding]:
+    name = "server certificate"
+    with database.reading() as connection:
+        current = authority_rows.current_server_certificate(connection)
+    if current is None:
+        yield Finding(
+            check=name,
+            verdict=Verdict.WARNING,
+            found="there is none yet",
+            remedy="start the server once: `grantserver serve`",
+        )
+        return
+    missing = server_certificates.missing_hosts(current.certificate_pem.encode(), hosts)
+    if missing:
+        yield Finding(
+            check=name,
+            verdict=Verdict.PROBLEM,
+            found=f"it does not carry {', '.join(missing)}",
+            remedy="restart the server with the same settings: it issues one that does",
+        )
+    else:
+        yield Finding(check=name, verdict=Verdict.OK, found=f"it carries {', '.join(hosts)}")
+    yield _ending(name, current.not_after, now, "restart the server: it issues a new one")
+
+
+def _authorities(database: Database, keyring: Keyring, now: int) -> Iterator[Finding]:
+    with database.reading() as connection:
+        known = authority_rows.every(connection)
+    for authority in known:
+        name = f"authority {authority.name}"
+        try:
+            open_issuer(authority, keyring)
+        except Unready as error:  # the others are looked at all the same
+            yield Finding(
+                check=name,
+                verdict=Verdict.PROBLEM,
+                found=str(error),
+                remedy=f"put back the lines of the key file {keyring.path} that are missing",
+            )
+            continue
+        remedy = (
+            "every token carries this CA: plan its replacement"
+            if authority.purpose is Purpose.SERVER
+            else "make another (`grantserver ca init`) and give it to its sites (`site set`)"
+        )
+        yield _ending(name, authority.not_after, now, remedy)
+
+
+def _sites(database: Database) -> Iterator[Finding]:
+    with database.reading() as connection:
+        known = site_rows.every(connection)
+    if not known:
+        yield Finding(
+            check="sites",
+            verdict=Verdict.WARNING,
+            found="there is no site that could be linked to",
+            remedy="grantserver site set NAME --endpoint inter-router=HOST:55671 "
+            "--endpoint edge=HOST:45671",
+        )
+    for site in known:
+        if site.endpoints:
+            found = f"{len(site.endpoints)} endpoints, signed for by {site.issuer}"
+            yield Finding(check=f"site {site.name}", verdict=Verdict.OK, found=found)
+        else:
+            yield Finding(
+                check=f"site {site.name}",
+                verdict=Verdict.PROBLEM,
+                found="it has no endpoints: every redemption is refused",
+                remedy=f"grantserver site set {site.name} --endpoint inter-router=HOST:55671",
+            )
+
+
+def _ending(check: str, not_after: int, now: int, remedy: str) -> Finding:
+    if not_after <= now:
+        found, verdict = f"it has ended at {rfc3339(not_after)}", Verdict.PROBLEM
+    elif not_after - now < _SOON_SECONDS:
+        found, verdict = f"it ends soon, at {rfc3339(not_after)}", Verdict.WARNING
+    else:
+        return Finding(check=check, verdict=Verdict.OK, found=f"good until {rfc3339(not_after)}")
+    return Finding(check=check, verdict=verdict, found=found, remedy=remedy)

@@ -1,0 +1,165 @@
+import contextlib
+import os
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import ambient
+from app.crypto.sealing import Keyring
+from app.services import authorities, doctor, reach
+from app.services.doctor import Finding, Verdict
+from tests.builders import NOW, Stand
+
+HOSTS = ("grants.example.com", "192.0.2.7")
+DAY = 24 * 3600
+
+
+def examine(stand: Stand, **changes: Any) -> list[Finding]:
+    asked: dict[str, Any] = {"hosts": HOSTS, "private_paths": (), "now": NOW}
+    return doctor.examine(stand.database, changes.pop("keyring", stand.keyring), **asked | changes)
+
+
+def about(check: str, findings: Sequence[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.check == check]
+
+
+@pytest.fixture
+def healthy(stand: Stand) -> Stand:
+    """Put everything in place: site, server certificate."""
+    stand.set_site()
+    reach.server_material(
+        stand.database,
+        stand.keyring,
+        hosts=HOSTS,
+        now=NOW,
+        random_bytes=ambient.random_bytes,
+    )
+    return stand
+
+
+def test_all_is_well_where_all_is_in_place(healthy: Stand, tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    findings = examine(healthy, private_paths=[private, healthy.keyring.path])
+    assert {finding.verdict for finding in findings} == {Verdict.OK}
+    assert not any(finding.remedy for finding in findings)
+    assert {finding.check for finding in findings} == {
+        "clock",
+        "permissions",
+        "database",
+        "server certificate",
+        "authority server-ca",
+        "authority site-ca",
+        "site west",
+    }
+
+
+def test_a_clock_that_stands_in_the_past_is_a_problem(healthy: Stand) -> None:
+    (finding,) = about("clock", examine(healthy, now=1_000_000))
+    assert finding.verdict is Verdict.PROBLEM
+    assert "1970-01-12" in finding.found
+
+
+def test_what_others_can_read_is_a_problem_with_its_remedy(healthy: Stand, tmp_path: Path) -> None:
+    directory, file = tmp_path / "d", tmp_path / "f"
+    directory.mkdir()
+    directory.chmod(0o750)
+    file.touch()
+    file.chmod(0o604)
+    found = about(
+        "permissions", examine(healthy, private_paths=[directory, file, tmp_path / "missing"])
+    )
+    assert [one.verdict for one in found] == [Verdict.PROBLEM] * 3
+    assert [one.remedy for one in found[:2]] == [f"chmod 700 {directory}", f"chmod 600 {file}"]
+
+
+def test_what_belongs_to_another_user_is_a_warning(
+    healthy: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
+    (finding,) = about("permissions", examine(healthy, private_paths=[healthy.keyring.path]))
+    assert finding.verdict is Verdict.WARNING
+
+
+def test_a_database_that_takes_no_writes_is_a_problem(healthy: Stand) -> None:
+    with contextlib.closing(sqlite3.connect(healthy.database.path)) as connection, connection:
+        connection.execute(
+            "CREATE TRIGGER no BEFORE UPDATE ON heartbeat BEGIN SELECT RAISE(ABORT, 'no'); END"
+        )
+    found = about("database", examine(healthy))
+    assert [one.verdict for one in found] == [Verdict.PROBLEM]
+
+
+def test_a_reference_to_nothing_is_a_problem(healthy: Stand) -> None:
+    with contextlib.closing(sqlite3.connect(healthy.database.path)) as connection, connection:
+        connection.execute("DELETE FROM authorities WHERE name = 'site-ca'")
+    found = about("database", examine(healthy))
+    assert found[0].verdict is Verdict.PROBLEM
+    assert "backup" in found[0].remedy
+
+
+def test_before_the_first_start_there_is_no_server_certificate(stand: Stand) -> None:
+    (finding,) = about("server certificate", examine(stand))
+    assert finding.verdict is Verdict.WARNING
+    assert "grantserver serve" in finding.remedy
+
+
+def test_a_host_that_is_not_in_the_certificate_is_a_problem(healthy: Stand) -> None:
+    found = about("server certificate", examine(healthy, hosts=[*HOSTS, "new.example.com"]))
+    assert found[0].verdict is Verdict.PROBLEM
+    assert "new.example.com" in found[0].found
+    assert HOSTS[0] not in found[0].found
+
+
+@pytest.mark.parametrize(
+    ("left", "verdict"),
+    [(31 * DAY, Verdict.OK), (29 * DAY, Verdict.WARNING), (0, Verdict.PROBLEM)],
+)
+def test_what_ends_soon_is_a_warning_and_what_has_ended_a_problem(
+    healthy: Stand, left: int, verdict: Verdict
+) -> None:
+    ends = NOW + reach.LIFETIME_SECONDS
+    assert about("server certificate", examine(healthy, now=ends - left))[-1].verdict is verdict
+    ends = NOW + authorities.DEFAULT_LIFETIME_SECONDS
+    for name in ("authority site-ca", "authority server-ca"):
+        assert about(name, examine(healthy, now=ends - left))[-1].verdict is verdict
+
+
+def test_an_authority_that_cannot_be_opened_hides_no_other(healthy: Stand) -> None:
+    with contextlib.closing(sqlite3.connect(healthy.database.path)) as connection, connection:
+        connection.execute(
+            "UPDATE authorities SET sealed_key = zeroblob(100) WHERE name = 'server-ca'"
+        )
+    findings = examine(healthy)
+    (broken,) = about("authority server-ca", findings)
+    assert broken.verdict is Verdict.PROBLEM
+    assert about("authority site-ca", findings)[0].verdict is Verdict.OK
+
+
+def test_without_its_key_file_every_authority_is_a_problem_with_a_remedy(healthy: Stand) -> None:
+    other = Keyring(path=healthy.keyring.path, keys={"00000000": bytes(32)})
+    found = [one for one in examine(healthy, keyring=other) if one.check.startswith("authority")]
+    assert [one.verdict for one in found] == [Verdict.PROBLEM] * 2
+    assert all(str(healthy.keyring.path) in one.remedy for one in found)
+
+
+def test_a_site_without_endpoints_is_a_problem_and_none_at_all_a_warning(stand: Stand) -> None:
+    assert about("sites", examine(stand))[0].verdict is Verdict.WARNING
+    stand.set_site()
+    with contextlib.closing(sqlite3.connect(stand.database.path)) as connection, connection:
+        connection.execute("DELETE FROM endpoints")
+    (finding,) = about("site west", examine(stand))
+    assert finding.verdict is Verdict.PROBLEM
+    assert "grantserver site set west" in finding.remedy
+
+
+def test_a_check_that_cannot_be_made_is_a_problem_of_its_own(
+    healthy: Stand,
+) -> None:
+    with contextlib.closing(sqlite3.connect(healthy.database.path)) as connection, connection:
+        connection.execute("ALTER TABLE sites RENAME TO lost")
+    found = about("sites", examine(healthy))
+    assert [one.verdict for one in found] == [Verdict.PROBLEM]

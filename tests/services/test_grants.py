@@ -1,0 +1,221 @@
+import re
+import traceback
+import uuid
+
+import pytest
+import yaml
+
+from app import ambient
+from app.domain import codes
+from app.domain.audit import Act
+from app.domain.grants import Grant
+from app.domain.reach import Reach
+from app.errors import Conflict, GrantServerError, Invalid, Missing
+from app.services import audit, authorities, grants
+from app.store import audit as audit_rows
+from app.store import grants as grant_rows
+from tests.builders import CODE, NOW, PEM, WINDOW, Stand, a_wish
+
+
+@pytest.fixture
+def west(stand: Stand) -> Stand:
+    stand.set_site()
+    return stand
+
+
+def acts(stand: Stand, grant: Grant) -> list[Act]:
+    return [one.act for one in audit.latest(stand.database, limit=99, target=f"grant/{grant.id}")]
+
+
+def test_a_grant_is_made_as_it_was_wished(west: Stand) -> None:
+    authorities.create(
+        west.database,
+        west.keyring,
+        name="other-ca",
+        actor="cli:test",
+        now=NOW,
+        random_bytes=ambient.random_bytes,
+    )
+    issued = west.make_grant(redemptions=7, window_seconds=60, cost=99999, issuer="other-ca")
+    grant = issued.grant
+    assert issued.code == CODE
+    assert uuid.UUID(grant.id).version == 4
+    assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", grant.id)
+    assert (grant.name, grant.site, grant.issuer) == ("to-west", "west", "other-ca")
+    assert (grant.allowed, grant.spent, grant.cost) == (7, 0, 99999)
+    assert (grant.created_at, grant.expires_at, grant.revoked_at) == (NOW, NOW + 60, None)
+    assert grants.show(west.database, "to-west") == (grant, [])
+    codes.check(CODE.encode(), grant.concealed_code, west.code_keys)
+    (entry,) = audit.latest(west.database, limit=9, target=f"grant/{grant.id}")
+    assert (entry.act, entry.actor, entry.at) == (Act.GRANT_CREATED, "cli:test", NOW)
+    assert entry.details == {
+        "name": "to-west", "site": "west", "allowed": 7, "expires_at": NOW + 60,
+    }  # fmt: skip
+
+
+def test_without_a_code_one_is_made_and_shown_nowhere(west: Stand) -> None:
+    issued = west.make_grant(code=None)
+    assert len(issued.code) == 24
+    assert issued.code != west.make_grant(name="other", code=None).code
+    codes.check(issued.code.encode(), issued.grant.concealed_code, west.code_keys)
+    assert issued.code not in repr(issued)
+    assert CODE not in repr(a_wish(code=CODE))
+    west.database.close()
+    for path in west.database.path.parent.glob("grantserver.db*"):
+        assert issued.code.encode() not in path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"name": "To-West"}, "name"),
+        ({"name": ""}, "name"),
+        ({"redemptions": 0}, "redemptions"),
+        ({"redemptions": 1_000_001}, "redemptions"),
+        ({"cost": 0}, "cost"),
+        ({"cost": 2**31}, "cost"),
+        ({"window_seconds": 0}, "window"),
+        ({"window_seconds": -60}, "window"),
+        ({"code": ""}, "code"),
+        ({"code": "short"}, "code"),
+        ({"issuer": "nobody"}, "issuer"),
+        ({"issuer": "server-ca"}, "issuer"),
+    ],
+)
+def test_a_wish_that_cannot_be_met_names_the_field(
+    west: Stand, changes: dict[str, object], field: str
+) -> None:
+    with pytest.raises(Invalid) as refused:
+        west.make_grant(**changes)
+    assert refused.value.field == field
+    assert grants.every(west.database) == []
+
+
+def test_the_only_site_need_not_be_named(west: Stand) -> None:
+    assert west.make_grant(site=None).grant.site == "west"
+
+
+def test_of_several_sites_one_must_be_named(west: Stand) -> None:
+    west.set_site("south")
+    with pytest.raises(Invalid, match="south, west") as refused:
+        west.make_grant(site=None)
+    assert refused.value.field == "site"
+
+
+def test_without_a_site_it_says_how_to_make_one(stand: Stand) -> None:
+    with pytest.raises(Invalid, match="grantserver site set") as refused:
+        stand.make_grant(site=None)
+    assert refused.value.field == "site"
+    with pytest.raises(Missing, match='no site "west"'):
+        stand.make_grant()
+
+
+def test_a_name_is_given_once_in_a_site_and_once_in_each(west: Stand) -> None:
+    first = west.make_grant().grant
+    with pytest.raises(Conflict, match="remove it first"):
+        west.make_grant()
+    west.set_site("south")
+    second = west.make_grant(site="south").grant
+    assert {grant.id for grant in grants.every(west.database)} == {first.id, second.id}
+    assert grants.every(west.database, site="south") == [second]
+    assert grants.every(west.database, site="nowhere") == []
+
+
+def test_a_grant_is_found_by_name_or_id_and_of_several_by_site(west: Stand) -> None:
+    west.set_site("south")
+    first, second = west.make_grant().grant, west.make_grant(site="south").grant
+    with pytest.raises(Invalid, match="south, west") as refused:
+        grants.show(west.database, "to-west")
+    assert refused.value.field == "site"
+    assert grants.show(west.database, "to-west", site="west")[0] == first
+    assert grants.show(west.database, second.id)[0] == second
+    assert grants.show(west.database, second.id, site="south")[0] == second
+    for name, site in ((second.id, "west"), ("x", None), ("to-west", "x"), ("", None)):
+        with pytest.raises(Missing):
+            grants.show(west.database, name, site=site)
+
+
+def test_text_that_is_no_unicode_is_refused_and_no_crash(west: Stand) -> None:
+    with pytest.raises(GrantServerError):
+        grants.show(west.database, "\udcff")
+
+
+def test_a_grant_is_revoked_once(west: Stand) -> None:
+    grant = west.make_grant().grant
+    for now in (NOW + 1, NOW + 2):
+        revoked = grants.revoke(west.database, "to-west", actor="cli:test", now=now)
+        assert revoked.revoked_at == NOW + 1
+    assert acts(west, grant) == [Act.GRANT_CREATED, Act.GRANT_REVOKED]
+    assert grants.show(west.database, grant.id)[0].revoked_at == NOW + 1
+
+
+def test_a_grant_that_is_named_as_another_is_identified_is_not_taken_for_it(west: Stand) -> None:
+    grant = west.make_grant().grant
+    namesake = west.make_grant(name=grant.id).grant
+    assert grants.revoke(west.database, "to-west", actor="cli:test", now=NOW).id == grant.id
+    assert grants.show(west.database, namesake.id)[0].revoked_at is None
+
+
+def test_a_grant_is_removed_and_the_audit_log_keeps_it(west: Stand) -> None:
+    grant = west.make_grant().grant
+    west.make_grant(name="other")
+    assert grants.remove(west.database, "to-west", actor="cli:test", now=NOW) == grant
+    assert [one.name for one in grants.every(west.database)] == ["other"]
+    assert acts(west, grant) == [Act.GRANT_CREATED, Act.GRANT_REMOVED]
+    last = audit.latest(west.database, limit=1)[0]
+    assert last.details == {"name": "to-west", "site": "west", "spent": 0}
+    for act in (grants.remove, grants.revoke):
+        with pytest.raises(Missing):
+            act(west.database, "to-west", actor="cli:test", now=NOW)
+
+
+def test_every_act_is_one_transaction_with_its_audit_row(
+    west: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grant = west.make_grant().grant
+
+    def fail(*_: object) -> None:
+        raise GrantServerError
+
+    monkeypatch.setattr(audit_rows, "add", fail)
+    with pytest.raises(GrantServerError):
+        west.make_grant(name="other")
+    with pytest.raises(GrantServerError):
+        grants.revoke(west.database, "to-west", actor="cli:test", now=NOW)
+    with pytest.raises(GrantServerError):
+        grants.remove(west.database, "to-west", actor="cli:test", now=NOW)
+    assert grants.every(west.database) == [grant]
+
+
+def test_the_code_shows_in_no_error(west: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    west.make_grant()
+    # As if another process had made the grant between the question and the insert.
+    monkeypatch.setattr(grant_rows, "matching", lambda *_, **__: [])
+    with pytest.raises(Conflict) as conflict:
+        west.make_grant()
+    shown = "".join(traceback.format_exception(conflict.value))
+    assert CODE not in shown
+    assert "hmac-sha256" not in shown
+
+
+@pytest.mark.parametrize(("redemptions", "times"), [(1, "Good once"), (3, "Good 3 times")])
+def test_the_token_carries_all_that_is_needed_and_says_how_long_it_is_good(
+    west: Stand, redemptions: int, times: str
+) -> None:
+    issued = west.make_grant(redemptions=redemptions, cost=5)
+    reach = Reach(url="https://[2001:db8::1]:9090", ca_pem=PEM)
+    text = grants.token(issued, reach, NOW)
+    assert f"# {times}, until 2026-09-21T14:38:20Z (25m from when it was issued).\n" in text
+    assert "# Links a site to west. Keep it secret" in text
+    assert yaml.safe_load(text) == {
+        "apiVersion": "skupper.io/v2alpha1",
+        "kind": "AccessToken",
+        "metadata": {"name": "to-west"},
+        "spec": {
+            "url": f"https://[2001:db8::1]:9090/{issued.grant.id}",
+            "code": CODE,
+            "linkCost": 5,
+            "ca": PEM,
+        },
+    }
+    assert issued.grant.expires_at == NOW + WINDOW

@@ -1,0 +1,650 @@
+import asyncio
+import base64
+import contextlib
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from app import ambient
+from app.crypto import keys, mint
+from app.crypto.facts import facts, verify_issued_by
+from app.crypto.sealing import load_or_create
+from app.domain.grants import Claim, Grant, Redemption, State
+from app.domain.names import common_name
+from app.errors import Broken, GrantServerError, Lack, Reason, Refused, Unavailable, Unready
+from app.services import audit, authorities, grants, sites
+from app.services.redemption import Inspection, Redeemed, Redeemer
+from app.store.ledger import SqliteLedger
+from tests.builders import CODE, NOW, SUBJECT, WINDOW, Stand, a_claim
+
+LONG = "a" * 100
+
+
+@pytest.fixture
+def west(stand: Stand) -> Stand:
+    stand.set_site()
+    return stand
+
+
+@pytest.fixture
+def grant(west: Stand) -> Grant:
+    return west.make_grant(cost=3).grant
+
+
+def in_turn(stand: Stand, *claims: Claim, **changes: Any) -> list[Redeemed | Exception]:
+    """Redeem claims one after the other with one redeemer."""
+
+    async def main() -> list[Redeemed | Exception]:
+        redeemer = stand.redeemer(**changes)
+        answers: list[Redeemed | Exception] = []
+        for claim in claims:
+            try:
+                answers.append(await redeemer.redeem(claim))
+            except Exception as error:  # noqa: BLE001 - the outcome is what is looked at
+                answers.append(error)
+        await redeemer.ledger.close()
+        return answers
+
+    return asyncio.run(main())
+
+
+def redeem(stand: Stand, claim: Claim, **changes: Any) -> Redeemed:
+    (answer,) = in_turn(stand, claim, **changes)
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def inspect(stand: Stand, claim: Claim) -> Inspection:
+    async def main() -> Inspection:
+        redeemer = stand.redeemer()
+        try:
+            return await redeemer.inspect(claim)
+        finally:
+            await redeemer.ledger.close()
+
+    return asyncio.run(main())
+
+
+def reason(stand: Stand, claim: Claim) -> Reason:
+    with pytest.raises(Refused) as refused:
+        redeem(stand, claim)
+    assert CODE not in str(refused.value)
+    return refused.value.reason
+
+
+def redemptions(stand: Stand, grant: Grant) -> list[Redemption]:
+    return list(grants.show(stand.database, grant.id)[1])
+
+
+def assert_whole(stand: Stand, grant: Grant) -> None:
+    assert grants.show(stand.database, grant.id) == (grant, [])
+    target = f"grant/{grant.id}"
+    assert len(audit.latest(stand.database, limit=9, target=target)) == 1  # its creation
+
+
+def test_a_redemption_gives_secret_and_links_and_writes_down_what_it_gave(
+    west: Stand, grant: Grant
+) -> None:
+    redeemed = redeem(west, a_claim(key=grant.id))
+    secret, link = yaml.safe_load_all(redeemed.bundle)
+    data = {name: base64.b64decode(text) for name, text in secret["data"].items()}
+    certificate = x509.load_pem_x509_certificate(data["tls.crt"])
+    usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    authority, _ = authorities.show(west.database, "site-ca")
+    found = facts(data["tls.crt"])
+
+    assert (secret["kind"], secret["metadata"]["name"]) == ("Secret", "east")
+    assert found.subject == f"CN={SUBJECT}"
+    assert list(usage) == [ExtendedKeyUsageOID.CLIENT_AUTH]
+    assert found.hosts == ()
+    assert data["ca.crt"].decode() == authority.certificate_pem
+    verify_issued_by(data["tls.crt"], authority.certificate_pem.encode())
+    assert keys.load_private_key(data["tls.key"]).public_key() == certificate.public_key()
+
+    assert (link["kind"], link["metadata"]["name"]) == ("Link", "east")
+    assert (link["spec"]["cost"], link["spec"]["tlsCredentials"]) == (3, "east")
+    assert [one["port"] for one in link["spec"]["endpoints"]] == ["55671", "45671"]
+
+    expected = Redemption(
+        grant_id=grant.id,
+        ordinal=1,
+        name="east",
+        subject=SUBJECT,
+        peer="192.0.2.7",
+        serial=found.serial,
+        fingerprint=found.fingerprint,
+        not_after=found.not_after,
+        redeemed_at=NOW,
+    )
+    assert redeemed.redemption == expected
+    assert redeemed.grant == grant
+    assert grants.show(west.database, grant.id) == (replace(grant, spent=1), [expected])
+    assert "PRIVATE" not in repr(redeemed)
+
+
+def test_each_redemption_has_its_own_key_serial_and_ordinal(west: Stand, grant: Grant) -> None:
+    answers = in_turn(west, *[a_claim(key=grant.id)] * 3)
+    *won, lost = answers
+    assert [one.redemption.ordinal for one in won if isinstance(one, Redeemed)] == [1, 2]
+    keys_given = {
+        next(iter(yaml.safe_load_all(one.bundle)))["data"]["tls.key"]
+        for one in won
+        if isinstance(one, Redeemed)
+    }
+    assert len(keys_given) == 2
+    assert isinstance(lost, Refused)
+    assert lost.reason is Reason.USED_UP
+
+
+@pytest.mark.parametrize(
+    ("name", "subject", "used_name", "used_subject"),
+    [
+        ("east", "Zone 1", "east", "Zone 1"),
+        ("east", None, "east", "east"),
+        ("east", "", "east", "east"),
+        (None, "me", "to-west", "me"),
+        (None, None, "to-west", "to-west"),
+        ("", "", "to-west", "to-west"),
+        ("east.example", "\u00e9", "east.example", "\u00e9"),
+        (LONG, None, LONG, LONG),
+        ("east", "b" * 253, "east", "b" * 253),
+    ],
+)
+def test_name_falls_back_to_the_grants_and_subject_to_the_name(
+    west: Stand,
+    grant: Grant,
+    name: str | None,
+    subject: str | None,
+    used_name: str,
+    used_subject: str,
+) -> None:
+    redeemed = redeem(west, a_claim(key=grant.id, name=name, subject=subject))
+    secret, link = yaml.safe_load_all(redeemed.bundle)
+    assert secret["metadata"]["name"] == link["metadata"]["name"] == used_name
+    row = redeemed.redemption
+    assert (row.name, row.subject) == (used_name, used_subject)
+    certificate = x509.load_pem_x509_certificate(base64.b64decode(secret["data"]["tls.crt"]))
+    (attribute,) = certificate.subject
+    assert attribute.value == common_name(used_subject)
+
+
+def test_several_groups_of_endpoints_give_numbered_links(west: Stand, grant: Grant) -> None:
+    west.set_site()
+    endpoints = [
+        replace(one, group=group)
+        for group in ("b", "a")
+        for one in sites.show(west.database, "west").endpoints
+    ]
+    sites.put(west.database, name="west", endpoints=endpoints, issuer=None, actor="x", now=NOW)
+    bodies = [
+        list(yaml.safe_load_all(one.bundle))[1:]
+        for one in in_turn(west, *[a_claim(key=grant.id)] * 2)
+        if isinstance(one, Redeemed)
+    ]
+    assert bodies[0] == bodies[1]
+    assert [link["metadata"]["name"] for link in bodies[0]] == ["east-1", "east-2"]
+    assert [link["spec"]["endpoints"][0]["group"] for link in bodies[0]] == ["a", "b"]
+
+
+def test_a_site_that_was_changed_is_seen_by_the_next_redemption(west: Stand, grant: Grant) -> None:
+    async def main() -> list[str]:
+        redeemer = west.redeemer()
+        seen = []
+        for text in ("edge=one.example:1", "edge=two.example:2"):
+            west.set_site("west", text)
+            answer = await redeemer.redeem(a_claim(key=grant.id))
+            _, link = yaml.safe_load_all(answer.bundle)
+            seen.append(link["spec"]["endpoints"][0]["host"])
+        await redeemer.ledger.close()
+        return seen
+
+    assert asyncio.run(main()) == ["one.example", "two.example"]
+
+
+def test_a_grant_is_redeemed_by_site_and_name_as_well(west: Stand, grant: Grant) -> None:
+    assert redeem(west, a_claim(key="west/to-west")).redemption.grant_id == grant.id
+    for key in (
+        "west/other",
+        "south/to-west",
+        "/to-west",
+        "west/",
+        "/",
+        "west/to-west/",
+        "to-west",
+    ):
+        assert reason(west, a_claim(key=key)) is Reason.UNKNOWN_GRANT
+
+
+# Refusals.
+
+
+def revoke(stand: Stand, grant: Grant) -> None:
+    grants.revoke(stand.database, grant.id, actor="x", now=NOW)
+
+
+def expire(stand: Stand, _: Grant) -> None:
+    stand.clock.now = NOW + WINDOW
+
+
+def use_up(stand: Stand, grant: Grant) -> None:
+    assert all(isinstance(one, Redeemed) for one in in_turn(stand, *[a_claim(key=grant.id)] * 2))
+
+
+def remove(stand: Stand, grant: Grant) -> None:
+    grants.remove(stand.database, grant.id, actor="x", now=NOW)
+
+
+def spend_all(stand: Stand, _: Grant) -> None:
+    with stand.database.writing() as connection:
+        connection.exec_driver_sql("UPDATE grants SET spent = allowed")
+
+
+def nothing(_stand: Stand, _grant: Grant) -> None:
+    pass
+
+
+ENDS: tuple[tuple[Callable[[Stand, Grant], None], Reason], ...] = (
+    (revoke, Reason.REVOKED),
+    (expire, Reason.EXPIRED),
+    (use_up, Reason.USED_UP),
+)
+
+
+@pytest.fixture
+def no_keys(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Forbid from now on that a key is made."""
+
+    def fail(*_: object) -> None:
+        pytest.fail("something was minted")
+
+    return lambda: monkeypatch.setattr(keys, "generate", fail)
+
+
+@pytest.mark.parametrize(("end", "expected"), ENDS)
+def test_a_grant_that_is_over_is_refused_before_anything_is_minted(
+    west: Stand,
+    grant: Grant,
+    no_keys: Callable[[], None],
+    end: Callable[[Stand, Grant], None],
+    expected: Reason,
+) -> None:
+    end(west, grant)
+    no_keys()
+    before = redemptions(west, grant)
+    assert reason(west, a_claim(key=grant.id)) is expected
+    # The state comes before what is wrong with the claim, and the code before the state.
+    assert reason(west, a_claim(key=grant.id, name="../x", subject="\x00")) is expected
+    wrong = a_claim(key=grant.id, presented_code=b"wrong", name="../x")
+    assert reason(west, wrong) is Reason.WRONG_CODE
+    assert redemptions(west, grant) == before
+
+
+@pytest.mark.parametrize("end", [nothing, revoke, expire, use_up])
+@pytest.mark.parametrize("code", [b"", b"wrong", CODE.encode() + b"\n", CODE.lower().encode()])
+def test_a_wrong_code_is_refused_alike_whatever_has_become_of_the_grant(
+    west: Stand, grant: Grant, end: Callable[[Stand, Grant], None], code: bytes
+) -> None:
+    end(west, grant)
+    assert reason(west, a_claim(key=grant.id, presented_code=code)) is Reason.WRONG_CODE
+
+
+def test_a_grant_that_nobody_knows_is_refused_with_or_without_its_code(
+    west: Stand, grant: Grant
+) -> None:
+    remove(west, grant)
+    for code in (CODE.encode(), b"wrong", b""):
+        assert reason(west, a_claim(key=grant.id, presented_code=code)) is Reason.UNKNOWN_GRANT
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"name": "../x"}, Reason.NAME),
+        ({"name": "East"}, Reason.NAME),
+        ({"name": "a" * 254}, Reason.NAME),
+        ({"name": "a\nb"}, Reason.NAME),
+        ({"subject": "a\nb"}, Reason.SUBJECT),
+        ({"subject": "a" * 254}, Reason.SUBJECT),
+        ({"subject": "\ud800"}, Reason.SUBJECT),
+        ({"name": "../x", "subject": "\x00"}, Reason.NAME),
+    ],
+)
+def test_a_claim_that_cannot_be_served_is_refused_and_costs_nothing(
+    west: Stand,
+    grant: Grant,
+    no_keys: Callable[[], None],
+    changes: dict[str, str],
+    expected: Reason,
+) -> None:
+    no_keys()
+    assert reason(west, a_claim(key=grant.id, **changes)) is expected
+    assert_whole(west, grant)
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        (revoke, Reason.REVOKED),
+        (spend_all, Reason.USED_UP),
+        (remove, Reason.UNKNOWN_GRANT),
+    ],
+)
+def test_what_happens_while_it_is_minted_is_decided_by_the_ledger(
+    west: Stand,
+    grant: Grant,
+    monkeypatch: pytest.MonkeyPatch,
+    end: Callable[[Stand, Grant], None],
+    expected: Reason,
+) -> None:
+    """The judgement let the claim pass; the grant came to its end during the signature."""
+    sign = mint.sign
+
+    def sign_slowly(*arguments: Any) -> x509.Certificate:
+        monkeypatch.setattr(mint, "sign", sign)
+        end(west, grant)
+        return sign(*arguments)
+
+    monkeypatch.setattr(mint, "sign", sign_slowly)
+    assert reason(west, a_claim(key=grant.id)) is expected
+
+
+# Faults before the spend. Each breaks something on entry and mends it on exit.
+
+Fault = Callable[[Stand, Redeemer, pytest.MonkeyPatch], contextlib.AbstractContextManager[None]]
+
+
+@contextlib.contextmanager
+def no_endpoints(stand: Stand, *_: object) -> Iterator[None]:
+    sites.put(stand.database, name="west", endpoints=[], issuer=None, actor="x", now=NOW)
+    yield
+    stand.set_site()
+
+
+@contextlib.contextmanager
+def issuer_missing(stand: Stand, *_: object) -> Iterator[None]:
+    with contextlib.closing(stand.database.take_connection()) as raw:
+        raw.execute("PRAGMA foreign_keys = OFF")
+        row = raw.execute("SELECT * FROM authorities WHERE name = 'site-ca'").fetchone()
+        raw.execute("DELETE FROM authorities WHERE name = 'site-ca'")
+        yield
+        raw.execute(f"INSERT INTO authorities VALUES ({', '.join('?' * len(row))})", row)
+
+
+@contextlib.contextmanager
+def issuer_key_corrupted(stand: Stand, *_: object) -> Iterator[None]:
+    with contextlib.closing(stand.database.take_connection()) as raw:
+        query = "SELECT sealed_key FROM authorities WHERE name = 'site-ca'"
+        (sealed,) = raw.execute(query).fetchone()
+        update = "UPDATE authorities SET sealed_key = ? WHERE name = 'site-ca'"
+        raw.execute(update, (sealed[:-1] + bytes([sealed[-1] ^ 1]),))
+        yield
+        raw.execute(update, (sealed,))
+
+
+@contextlib.contextmanager
+def issuer_certificate_corrupted(stand: Stand, *_: object) -> Iterator[None]:
+    with contextlib.closing(stand.database.take_connection()) as raw:
+        query = "SELECT certificate_pem FROM authorities WHERE name = 'site-ca'"
+        (pem,) = raw.execute(query).fetchone()
+        update = "UPDATE authorities SET certificate_pem = ? WHERE name = 'site-ca'"
+        raw.execute(update, (pem[:200],))
+        yield
+        raw.execute(update, (pem,))
+
+
+@contextlib.contextmanager
+def foreign_key_file(
+    stand: Stand, redeemer: Redeemer, _patch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    other = Path(stand.keyring.path).with_name("other.keys")
+    redeemer.issuance.keyring = load_or_create(other, ambient.random_bytes)
+    yield
+    redeemer.issuance.keyring = stand.keyring
+
+
+@contextlib.contextmanager
+def issuer_expired(stand: Stand, *_: object) -> Iterator[None]:
+    stand.clock.now = NOW + authorities.DEFAULT_LIFETIME_SECONDS + 1
+    yield
+    stand.clock.now = NOW
+
+
+@contextlib.contextmanager
+def issuer_not_valid_yet(stand: Stand, *_: object) -> Iterator[None]:
+    stand.clock.now = NOW - 10_000
+    yield
+    stand.clock.now = NOW
+
+
+@contextlib.contextmanager
+def key_generation_failing(_stand: Stand, _: object, patch: pytest.MonkeyPatch) -> Iterator[None]:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no entropy")
+
+    with patch.context() as broken:
+        broken.setattr(keys, "generate", fail)
+        yield
+
+
+@contextlib.contextmanager
+def signer_failing(_stand: Stand, _: object, patch: pytest.MonkeyPatch) -> Iterator[None]:
+    def fail(*_: object) -> None:
+        raise RuntimeError("the signer is away")
+
+    with patch.context() as broken:
+        broken.setattr(mint, "sign", fail)
+        yield
+
+
+@contextlib.contextmanager
+def inspection_failing(_stand: Stand, _: object, patch: pytest.MonkeyPatch) -> Iterator[None]:
+    sign = mint.sign
+    with patch.context() as broken:
+        broken.setattr(
+            mint, "sign", lambda issuer, order: sign(issuer, replace(order, common_name="mallory"))
+        )
+        yield
+
+
+@contextlib.contextmanager
+def randomness_failing(
+    _stand: Stand, redeemer: Redeemer, _patch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    redeemer.issuance.random_bytes = lambda count: bytes(count - 1)
+    yield
+    redeemer.issuance.random_bytes = ambient.random_bytes
+
+
+@contextlib.contextmanager
+def disk_full(_stand: Stand, redeemer: Redeemer, _patch: pytest.MonkeyPatch) -> Iterator[None]:
+    writer = redeemer.ledger._writer
+    assert writer is not None
+    (pages,) = writer.execute("PRAGMA page_count").fetchone()
+    writer.execute(f"PRAGMA max_page_count = {pages}")
+    filler = "INSERT INTO audit (at, act, actor, target, details) VALUES (0, 'x', 'x', 'x', ?)"
+    for size in (3000, 300, 30, 1):
+        with contextlib.suppress(sqlite3.OperationalError):
+            while True:
+                writer.execute(filler, ("x" * size,))
+    yield
+    writer.execute("PRAGMA max_page_count = 1000000")
+    writer.execute("DELETE FROM audit WHERE act = 'x'")
+
+
+@contextlib.contextmanager
+def database_away(_stand: Stand, redeemer: Redeemer, _patch: pytest.MonkeyPatch) -> Iterator[None]:
+    reader = redeemer.ledger._reader
+    redeemer.ledger._reader = sqlite3.connect(":memory:")
+    yield
+    redeemer.ledger._reader.close()
+    redeemer.ledger._reader = reader
+
+
+@contextlib.contextmanager
+def code_key_lost(_stand: Stand, redeemer: Redeemer, _patch: pytest.MonkeyPatch) -> Iterator[None]:
+    kept = dict(redeemer.code_keys)
+    assert isinstance(redeemer.code_keys, dict)
+    redeemer.code_keys.clear()
+    redeemer.code_keys["ffffffff"] = b"x" * 32
+    yield
+    redeemer.code_keys.clear()
+    redeemer.code_keys.update(kept)
+
+
+FAULTS: tuple[tuple[Fault, type[Exception], Lack | None], ...] = (
+    (no_endpoints, Unready, Lack.ENDPOINTS),
+    (issuer_missing, Unready, Lack.ISSUER),
+    (issuer_key_corrupted, Unready, Lack.ISSUER),
+    (issuer_certificate_corrupted, Unready, Lack.ISSUER),
+    (foreign_key_file, Unready, Lack.ISSUER),
+    (issuer_expired, Unready, Lack.ISSUER),
+    (issuer_not_valid_yet, Unready, Lack.ISSUER),
+    (key_generation_failing, RuntimeError, None),
+    (signer_failing, RuntimeError, None),
+    (inspection_failing, Broken, None),
+    (randomness_failing, Broken, None),
+    (disk_full, Unavailable, None),
+    (database_away, Unavailable, None),
+    (code_key_lost, Broken, None),
+)
+
+
+@pytest.mark.parametrize(("fault", "expected", "lack"), FAULTS)
+def test_a_failure_before_the_spend_leaves_the_grant_whole(
+    west: Stand,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Fault,
+    expected: type[Exception],
+    lack: Lack | None,
+) -> None:
+    grant = west.make_grant(window_seconds=20 * 365 * 86400, redemptions=1).grant
+    claim = a_claim(key=grant.id)
+
+    async def main() -> Redeemed:
+        redeemer = west.redeemer(code_keys=dict(west.code_keys))
+        with fault(west, redeemer, monkeypatch):
+            for _ in range(2):
+                with pytest.raises(expected) as failed:
+                    await redeemer.redeem(claim)
+                assert getattr(failed.value, "lack", None) is lack
+                assert CODE not in str(failed.value)
+                assert_whole(west, grant)
+        redeemed = await redeemer.redeem(claim)
+        await redeemer.ledger.close()
+        return redeemed
+
+    assert asyncio.run(main()).redemption.ordinal == 1
+    assert len(redemptions(west, grant)) == 1
+
+
+def test_nothing_leaves_when_the_commit_fails(
+    west: Stand, grant: Grant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(SqliteLedger, "_begin", fail)
+    (answer,) = in_turn(west, a_claim(key=grant.id))
+    assert isinstance(answer, Unavailable)
+    assert_whole(west, grant)
+
+
+# Many at once.
+
+
+def test_a_grant_of_seven_under_sixty_claims_gives_seven_bundles(west: Stand) -> None:
+    grant = west.make_grant(redemptions=7).grant
+
+    async def main() -> list[Redeemed | BaseException]:
+        redeemer = west.redeemer()
+        claims = [
+            a_claim(key=grant.id, subject=f"site-{number}", name=f"n{number}")
+            for number in range(60)
+        ]
+        answers = await asyncio.gather(*map(redeemer.redeem, claims), return_exceptions=True)
+        await redeemer.ledger.close()
+        return answers
+
+    answers = asyncio.run(main())
+    won = [one for one in answers if isinstance(one, Redeemed)]
+    lost = [one for one in answers if isinstance(one, GrantServerError)]
+    assert Counter(getattr(one, "reason", None) for one in lost) == {Reason.USED_UP: 53}
+    assert len(won) == 7
+    rows = redemptions(west, grant)
+    assert len({row.serial for row in rows}) == len(rows) == 7
+    by_subject = {row.subject: row for row in rows}
+    for one in won:
+        secret = next(iter(yaml.safe_load_all(one.bundle)))
+        pem = base64.b64decode(secret["data"]["tls.crt"])
+        verify_issued_by(pem, base64.b64decode(secret["data"]["ca.crt"]))
+        row = by_subject[one.redemption.subject]
+        assert facts(pem).serial == row.serial
+        assert facts(pem).subject == f"CN={row.subject}"
+
+
+# Looking without using.
+
+
+def test_the_holder_of_the_code_sees_what_is_left_and_uses_nothing(
+    west: Stand, grant: Grant
+) -> None:
+    first = redeem(west, a_claim(key=grant.id)).redemption
+    west.clock.now = NOW + 5
+    for key in (grant.id, "west/to-west"):
+        seen = inspect(west, a_claim(key=key))
+        assert seen == Inspection(grant=replace(grant, spent=1), redemptions=(first,), now=NOW + 5)
+    assert len(redemptions(west, grant)) == 1
+
+
+@pytest.mark.parametrize(
+    ("end", "state"),
+    [(revoke, State.REVOKED), (expire, State.EXPIRED), (use_up, State.USED_UP)],
+)
+def test_a_grant_that_is_over_can_still_be_looked_at(
+    west: Stand, grant: Grant, end: Callable[[Stand, Grant], None], state: State
+) -> None:
+    end(west, grant)
+    seen = inspect(west, a_claim(key=grant.id))
+    assert seen.grant.state(seen.now) is state
+
+
+def test_nobody_else_sees_anything(west: Stand, grant: Grant) -> None:
+    for changes, expected in (
+        ({"presented_code": b"wrong"}, Reason.WRONG_CODE),
+        ({"presented_code": b""}, Reason.WRONG_CODE),
+        ({"key": "x"}, Reason.UNKNOWN_GRANT),
+    ):
+        with pytest.raises(Refused) as refused:
+            inspect(west, a_claim(**{"key": grant.id, **changes}))
+        assert refused.value.reason is expected
+
+
+def test_the_first_hundred_redemptions_are_shown(west: Stand) -> None:
+    grant = west.make_grant(redemptions=200).grant
+
+    async def main() -> Inspection:
+        redeemer = west.redeemer()
+        claims = [a_claim(key=grant.id) for _ in range(103)]
+        await asyncio.gather(*map(redeemer.redeem, claims))
+        seen = await redeemer.inspect(claims[0])
+        await redeemer.ledger.close()
+        return seen
+
+    seen = asyncio.run(main())
+    assert seen.grant.spent == 103
+    assert [one.ordinal for one in seen.redemptions] == list(range(1, 101))
+
+
+def test_a_code_of_before_a_rotation_redeems(west: Stand, grant: Grant) -> None:
+    rotated = {"ffffffff": b"\xff" * 32, **west.code_keys}
+    assert redeem(west, a_claim(key=grant.id), code_keys=rotated).redemption.ordinal == 1
+    assert "ffffffff" not in repr(west.redeemer(code_keys=rotated))

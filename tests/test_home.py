@@ -1,0 +1,133 @@
+import stat
+from pathlib import Path
+
+import pytest
+
+from app import ambient
+from app.crypto.sealing import generate_line
+from app.domain import codes
+from app.errors import Lack, Misconfigured, Unavailable, Unready
+from app.home import Home, open_home
+from app.services import authorities
+from app.store.engine import Database
+from tests.builders import CODE, some_settings
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "some" / "data"
+
+
+def reopened(home: Home) -> Home:
+    home.database.close()
+    return open_home(home.settings)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_the_first_opening_makes_everything_and_keeps_it_private(directory: Path) -> None:
+    home = open_home(some_settings(directory))
+    assert mode(directory) == 0o700
+    assert {path.name for path in directory.iterdir()} >= {"grantserver.db", "sealing.keys"}
+    assert {mode(path) for path in directory.iterdir()} == {0o600}
+    names = [one.name for one in authorities.every(home.database)]
+    assert names == ["server-ca", "site-ca"]
+    home.database.close()
+
+
+def test_the_second_opening_finds_what_the_first_has_made(directory: Path) -> None:
+    first = open_home(some_settings(directory))
+    before = authorities.every(first.database)
+    stored = codes.conceal(CODE, first.code_keys)
+    second = reopened(first)
+    assert authorities.every(second.database) == before
+    assert second.code_keys == first.code_keys
+    codes.check(CODE.encode(), stored, second.code_keys)
+    authorities.open_issuer(before[0], second.keyring)
+    second.database.close()
+
+
+def test_what_tokens_carry_is_the_set_url_and_the_servers_ca(directory: Path) -> None:
+    home = open_home(some_settings(directory, reach__url="https://west.example:8443"))
+    server, _ = authorities.show(home.database, "server-ca")
+    reach = home.reach()
+    assert (reach.url, reach.ca_pem) == ("https://west.example:8443", server.certificate_pem)
+    home.database.close()
+
+
+def test_codes_and_sealed_keys_outlive_a_rotation_of_the_key_file(directory: Path) -> None:
+    first = open_home(some_settings(directory))
+    stored = codes.conceal(CODE, first.code_keys)
+    path = first.settings.sealing.key_file
+    path.write_text(f"{generate_line(ambient.random_bytes)}\n{path.read_text()}")
+    second = reopened(first)
+    assert next(iter(second.code_keys)) != next(iter(first.code_keys))
+    codes.check(CODE.encode(), stored, second.code_keys)
+    for one in authorities.every(second.database):
+        authorities.open_issuer(one, second.keyring)
+    second.database.close()
+
+
+def test_with_another_key_file_it_opens_and_the_issuers_are_unready(directory: Path) -> None:
+    first = open_home(some_settings(directory))
+    path = first.settings.sealing.key_file
+    path.write_text(f"{generate_line(ambient.random_bytes)}\n")
+    second = reopened(first)
+    for one in authorities.every(second.database):
+        with pytest.raises(Unready) as unready:
+            authorities.open_issuer(one, second.keyring)
+        assert unready.value.lack is Lack.ISSUER
+    second.database.close()
+
+
+def test_a_key_file_that_others_may_read_stops_it(directory: Path) -> None:
+    first = open_home(some_settings(directory))
+    first.settings.sealing.key_file.chmod(0o640)
+    with pytest.raises(Misconfigured, match="chmod 600"):
+        reopened(first)
+
+
+def test_a_damaged_key_file_stops_it(directory: Path) -> None:
+    first = open_home(some_settings(directory))
+    first.settings.sealing.key_file.write_text("nonsense\n")
+    with pytest.raises(Misconfigured, match="line 1"):
+        reopened(first)
+
+
+def test_a_database_of_another_release_stops_it(directory: Path) -> None:
+    first = open_home(some_settings(directory))
+    with first.database.writing() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(Misconfigured, match="grantserver db upgrade"):
+        reopened(first)
+
+
+def test_a_data_directory_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(Unavailable, match="data directory"):
+        open_home(some_settings(tmp_path / "file"))
+    with pytest.raises(Unavailable, match="data directory"):
+        open_home(some_settings(tmp_path / "file" / "below"))
+
+
+def test_no_key_shows(directory: Path) -> None:
+    home = open_home(some_settings(directory))
+    shown = repr(home)
+    for key in (*home.code_keys.values(), *home.keyring.keys.values()):
+        assert repr(key) not in shown
+        assert key.hex() not in shown
+    assert isinstance(home.database, Database)
+    home.database.close()
+
+
+def test_a_lost_key_file_is_not_silently_replaced(directory: Path) -> None:
+    home = open_home(some_settings(directory))
+    key_file = home.settings.sealing.key_file
+    key_file.rename(key_file.with_suffix(".away"))
+    with pytest.raises(Misconfigured, match="restore it from a copy"):
+        reopened(home)
+    assert not key_file.exists()
+    key_file.with_suffix(".away").rename(key_file)
+    reopened(home).database.close()

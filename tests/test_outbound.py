@@ -1,0 +1,603 @@
+import asyncio
+import errno
+import ipaddress
+import socket
+import ssl
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.errors import Invalid, Unavailable
+from app.outbound import LONGEST_BODY_BYTES, Answer, _what_happened, inspect, post_code
+
+CODE = b"correct-horse-battery"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n---\n"
+BEGIN = datetime(2020, 1, 1, tzinfo=UTC)
+END = datetime(2100, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Issuer:
+    key: ec.EllipticCurvePrivateKey
+    certificate: x509.Certificate
+
+    @property
+    def pem(self) -> bytes:
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def name_of(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def issue(
+    subject: str, *, by: Issuer | None, ca: bool, hosts: tuple[str, ...] = (), end: datetime = END
+) -> Issuer:
+    key = ec.generate_private_key(ec.SECP256R1())
+    signer = by.key if by else key
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name_of(subject))
+        .issuer_name(by.certificate.subject if by else name_of(subject))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(BEGIN)
+        .not_valid_after(end)
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
+        )
+    )
+    if hosts:
+        names: list[x509.GeneralName] = []
+        for host in hosts:
+            try:
+                names.append(x509.IPAddress(ipaddress.ip_address(host)))
+            except ValueError:
+                names.append(x509.DNSName(host))
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return Issuer(key, builder.sign(signer, hashes.SHA256()))
+
+
+@cache
+def ca() -> Issuer:
+    return issue("ca", by=None, ca=True)
+
+
+@cache
+def intermediate() -> Issuer:
+    return issue("intermediate", by=ca(), ca=True)
+
+
+@cache
+def leaf() -> Issuer:
+    return issue("localhost", by=ca(), ca=False, hosts=("localhost", "127.0.0.1", "::1"))
+
+
+def tls(shown: Issuer, *chain: Issuer) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    key = shown.key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(key + shown.pem + b"".join(issuer.pem for issuer in chain))
+        file.flush()
+        context.load_cert_chain(file.name)
+    return context
+
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@dataclass
+class Server:
+    """What a test's server was sent, and where it listens."""
+
+    port: int = 0
+    requests: list[bytes] = field(default_factory=list)
+    connections: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.port}/the-uid"
+
+
+async def with_server(
+    story: Callable[[Server], Awaitable[Any]],
+    *,
+    reply: bytes = OK,
+    context: ssl.SSLContext | None = None,
+    plain: bool = False,
+    hold: bool = False,
+    host: str = "127.0.0.1",
+) -> Any:
+    """Run a story against a server that reads one request, writes `reply` and hangs up."""
+    server = Server()
+    done = asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server.connections += 1
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = 0
+            for line in head.lower().split(b"\r\n"):
+                if line.startswith(b"content-length:"):
+                    length = int(line.split(b":")[1])
+            server.requests.append(head + await reader.readexactly(length))
+            writer.write(reply)
+            await writer.drain()
+            if hold:
+                await done.wait()
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # the client has gone, which is what some stories are about
+        finally:
+            writer.transport.close() if not hold else writer.transport.abort()
+
+    listening = await asyncio.start_server(
+        handle, host, 0, ssl=None if plain else context or tls(leaf())
+    )
+    server.port = listening.sockets[0].getsockname()[1]
+    try:
+        async with asyncio.timeout(35):  # the client's own limit has to come first
+            return await story(server)
+    finally:
+        done.set()
+        listening.close()
+        await asyncio.sleep(0)
+        await listening.wait_closed()
+
+
+def redeem(
+    server: Server, *, url: str | None = None, ca_pem: bytes | None = None, seconds: float = 60
+) -> Awaitable[Answer]:
+    return post_code(
+        url or server.url,
+        code=CODE,
+        ca_pem=ca().pem if ca_pem is None else ca_pem,
+        name="link-1",
+        subject="site-1",
+        seconds=seconds,
+    )
+
+
+def answer(**server: Any) -> Answer:
+    found: Answer = asyncio.run(with_server(redeem, **server))
+    return found
+
+
+def trouble(story: Callable[[Server], Awaitable[Answer]] = redeem, **server: Any) -> str:
+    """Give the message of the trouble with the port taken out, after a look for the code."""
+
+    async def told(found: Server) -> str:
+        with pytest.raises(Unavailable) as caught:
+            await story(found)
+        error: BaseException | None = caught.value
+        while error is not None:
+            assert CODE.decode() not in f"{error} {error!r}"
+            error = error.__cause__
+        return str(caught.value).replace(f":{found.port} ", ":PORT ")
+
+    message: str = asyncio.run(with_server(told, **server))
+    return message
+
+
+def test_a_code_is_posted_as_the_wire_contract_says() -> None:
+    async def story(server: Server) -> tuple[Answer, Server]:
+        return await redeem(server), server
+
+    found, server = asyncio.run(with_server(story))
+    assert found == Answer(status=200, reason="OK", body=b"---\n")
+    (request,) = server.requests
+    head, body = request.split(b"\r\n\r\n")
+    first, *lines = head.split(b"\r\n")
+    assert first == b"POST /the-uid HTTP/1.1"
+    assert body == CODE
+    headers = dict(line.lower().split(b": ") for line in lines)
+    assert headers.pop(b"host") == f"localhost:{server.port}".encode()
+    assert headers == {
+        b"name": b"link-1",
+        b"subject": b"site-1",
+        b"accept": b"*/*",
+        b"connection": b"close",
+        b"content-length": str(len(CODE)).encode(),
+    }
+
+
+def test_what_is_not_given_is_not_sent_and_an_empty_subject_is() -> None:
+    async def story(server: Server) -> bytes:
+        await post_code(server.url, code=CODE, ca_pem=ca().pem, name=None, subject="")
+        return server.requests[0].lower()
+
+    request = asyncio.run(with_server(story))
+    assert b"\r\nname:" not in request
+    assert b"\r\nsubject: \r\n" in request
+
+
+def test_inspecting_sends_the_code_as_a_bearer_and_no_body() -> None:
+    async def story(server: Server) -> bytes:
+        found = await inspect(server.url, code=CODE, ca_pem=ca().pem)
+        assert found.body == b"---\n"
+        return server.requests[0]
+
+    request = asyncio.run(with_server(story))
+    assert request.startswith(b"GET /the-uid HTTP/1.1\r\n")
+    assert b"\r\nAuthorization: Bearer " + CODE + b"\r\n" in request
+    assert request.endswith(b"\r\n\r\n")
+    assert b"name:" not in request.lower()
+
+
+def test_a_refusal_is_an_answer_with_the_standard_phrase() -> None:
+    reply = b"HTTP/1.1 404 Gone Fishing\r\nContent-Length: 14\r\n\r\nNo such claim\n"
+    assert answer(reply=reply) == Answer(status=404, reason="Not Found", body=b"No such claim\n")
+    odd = b"HTTP/1.1 599 Odd\r\nContent-Length: 0\r\n\r\n"
+    assert answer(reply=odd) == Answer(status=599, reason="", body=b"")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_an_answer_and_is_not_followed(status: int) -> None:
+    async def story(elsewhere: Server) -> None:
+        reply = (
+            f"HTTP/1.1 {status} X\r\nLocation: {elsewhere.url}\r\nContent-Length: 0\r\n\r\n"
+        ).encode()
+        found = await with_server(redeem, reply=reply)
+        assert found.status == status
+        assert elsewhere.connections == 0
+
+    asyncio.run(with_server(story))
+
+
+def test_the_body_of_an_answer_is_not_shown() -> None:
+    assert "private" not in repr(Answer(status=200, reason="OK", body=b"private"))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_server_is_reached_by_its_address(host: str) -> None:
+    shown = f"[{host}]" if ":" in host else host
+
+    async def story(server: Server) -> Answer:
+        return await redeem(server, url=f"https://{shown}:{server.port}/x")
+
+    found = asyncio.run(with_server(story, host=host))
+    assert found.status == 200
+
+
+def test_a_chunked_answer_is_put_together() -> None:
+    reply = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n---\r\n1\r\n\n\r\n0\r\n\r\n"
+    assert answer(reply=reply).body == b"---\n"
+
+
+def test_an_intermediate_certificate_alone_is_a_root_for_us() -> None:
+    shown = issue("x", by=intermediate(), ca=False, hosts=("localhost",))
+
+    async def story(server: Server) -> Answer:
+        return await redeem(server, ca_pem=intermediate().pem)
+
+    found = asyncio.run(with_server(story, context=tls(shown)))
+    assert found.status == 200
+
+
+def test_several_roots_may_be_given() -> None:
+    other = issue("other", by=None, ca=True)
+
+    async def story(server: Server) -> Answer:
+        return await redeem(server, ca_pem=other.pem + b"\n" + ca().pem)
+
+    assert asyncio.run(with_server(story)).status == 200
+
+
+# What goes wrong
+
+
+def test_a_server_of_another_ca_is_not_trusted() -> None:
+    async def story(server: Server) -> Answer:
+        return await redeem(server, ca_pem=issue("ca", by=None, ca=True).pem)
+
+    message = trouble(story)
+    assert message.startswith("localhost:PORT shows a certificate that the token's CA does not")
+
+
+def test_a_certificate_for_another_host_is_not_trusted() -> None:
+    shown = issue("localhost", by=ca(), ca=False, hosts=("elsewhere.example",))
+    message = trouble(context=tls(shown))
+    assert "localhost:PORT shows a certificate" in message
+    assert "Hostname mismatch" in message
+
+
+def test_the_common_name_is_no_host_name() -> None:
+    shown = issue("localhost", by=ca(), ca=False)
+    assert "Hostname mismatch" in trouble(context=tls(shown))
+
+
+def test_a_certificate_that_has_ended_is_not_trusted() -> None:
+    shown = issue("x", by=ca(), ca=False, hosts=("localhost",), end=BEGIN + timedelta(days=1))
+    assert "certificate has expired" in trouble(context=tls(shown))
+
+
+def tls_1_2() -> ssl.SSLContext:
+    context = tls(leaf())
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def test_a_server_that_speaks_only_tls_1_2_is_not_spoken_to() -> None:
+    assert "it may not speak TLS 1.3" in trouble(context=tls_1_2())
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_server_that_says_why_it_cannot_speak_tls_with_us_is_quoted(plain: bool) -> None:
+    def serve(listening: socket.socket) -> None:
+        connection, _peer = listening.accept()
+        with connection:
+            if plain:
+                connection.recv(65_536)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(65_536):
+                    pass
+            else:
+                with pytest.raises(ssl.SSLError):  # the alert goes out before this is raised
+                    tls_1_2().wrap_socket(connection, server_side=True)
+
+    async def story(listening: socket.socket) -> str:
+        serving = asyncio.create_task(asyncio.to_thread(serve, listening))
+        with pytest.raises(Unavailable) as caught:
+            await redeem(Server(port=listening.getsockname()[1]))
+        await serving
+        return str(caught.value)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        message = asyncio.run(story(listening))
+    why = "WRONG_VERSION_NUMBER" if plain else "PROTOCOL_VERSION"
+    assert "does not speak TLS 1.3 with us" in message
+    assert why in message
+
+
+def test_a_refused_connection_is_told() -> None:
+    async def story(server: Server) -> None:
+        with pytest.raises(Unavailable, match=rf"^localhost:{server.port} refuses the connection$"):
+            await redeem(server)
+
+    async def run() -> None:
+        kept = Server()
+
+        async def note(server: Server) -> None:
+            kept.port = server.port
+
+        await with_server(note)
+        await story(kept)
+
+    asyncio.run(run())
+
+
+def test_another_trouble_of_the_network_is_told_in_the_words_of_the_system() -> None:
+    error = OSError(errno.EHOSTUNREACH, "No route to host")
+    assert _what_happened(error, 10) == "cannot be reached (No route to host)"
+    assert _what_happened(OSError(), 10) == "cannot be reached (OSError)"
+
+
+def test_an_unknown_host_name_is_told() -> None:
+    async def story(server: Server) -> Answer:
+        return await redeem(server, url=f"https://no-such-host.invalid:{server.port}/x")
+
+    assert trouble(story) == (
+        "no-such-host.invalid:PORT has no address: the host name is not known"
+    )
+
+
+@pytest.mark.parametrize("reply", [b"", b"HTTP/1.1 200 OK\r\n", OK[:-2]])
+def test_a_server_that_stalls_is_left_after_the_time_limit(reply: bytes) -> None:
+    async def story(server: Server) -> Answer:
+        return await redeem(server, seconds=0.3)
+
+    assert trouble(story, reply=reply, hold=True) == (
+        "localhost:PORT did not answer completely within 0.3 s"
+    )
+
+
+def test_a_handshake_that_stalls_is_left_after_the_time_limit() -> None:
+    async def story() -> None:
+        release = asyncio.Event()
+
+        async def handle(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await release.wait()
+            writer.transport.abort()
+
+        listening = await asyncio.start_server(handle, "127.0.0.1", 0)
+        server = Server(port=listening.sockets[0].getsockname()[1])
+        with pytest.raises(Unavailable, match=r"did not answer completely within 0\.3 s"):
+            await redeem(server, seconds=0.3)
+        release.set()
+        listening.close()
+        await listening.wait_closed()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("reply", "what"),
+    [
+        (b"", "closed the connection without an answer"),
+        (b"HTTP/1.1 200 OK\r\nContent-", "closed the connection without an answer"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n---\n", "broke its answer off before"),
+        (b"HTTP/1.1 404 X\r\nContent-Length: 9\r\n\r\nNo", "broke its answer off before"),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n---\n\r\n",
+            "broke its answer off before",
+        ),
+        (b"HTTP/1.1 200 OK\r\n\r\n---\n", "did not say how long its answer is"),
+        (b"HTTP/1.0 200 OK\r\n\r\n---\n", "did not say how long its answer is"),
+        (b"SSH-2.0-OpenSSH_9.9\r\n", "does not answer in HTTP"),
+        (b"HTTP/1.1 200 OK\r\nx: " + b"x" * 70_000 + b"\r\n\r\n", "does not answer in HTTP"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1048577\r\n\r\n" + b"x" * 1048577,
+            "answered with more than 1048576 bytes",
+        ),
+    ],
+    ids=range(10),
+)
+def test_an_answer_that_is_not_whole_is_no_answer(reply: bytes, what: str) -> None:
+    message = trouble(reply=reply)
+    assert message.startswith("localhost:PORT ")
+    assert what in message
+
+
+@pytest.mark.parametrize("reply", [b"", b"HTTP/1.1 200 OK\r\n\r\n", b"SSH-2.0-OpenSSH_9.9\r\n"])
+def test_no_error_of_an_inspection_holds_the_code(reply: bytes) -> None:
+    async def story(server: Server) -> Answer:
+        return await inspect(server.url, code=CODE, ca_pem=ca().pem)
+
+    assert trouble(story, reply=reply)  # which looks through the causes
+
+
+def test_the_longest_answer_is_taken() -> None:
+    body = b"x" * LONGEST_BODY_BYTES
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    assert answer(reply=head + body).body == body
+
+
+def test_a_compressed_answer_is_not_unpacked() -> None:
+    reply = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n---\n"
+    assert answer(reply=reply).body == b"---\n"
+
+
+def test_one_attempt_is_made() -> None:
+    async def story(server: Server) -> int:
+        with pytest.raises(Unavailable):
+            await redeem(server)
+        with pytest.raises(Unavailable):
+            await inspect(server.url, code=CODE, ca_pem=ca().pem)
+        return server.connections
+
+    assert asyncio.run(with_server(story, reply=b"")) == 2
+
+
+PIECES = st.sampled_from(
+    [
+        *(b"HTTP/1.1 ", b"200", b" OK", b"\r\n", b"\n", b": ", b"Content-Length", b"4", b"-1"),
+        *(b"Transfer-Encoding", b"chunked", b"gzip", b"---\n", b"0", b"\x00", b"\xff", b"100 "),
+        *(b"Set-Cookie: a=b", b"Location", b"Connection: keep-alive", b"HTTP/2.0 ", b"204"),
+    ]
+)
+
+
+@given(pieces=st.lists(PIECES | st.binary(max_size=8), max_size=12), whole=st.booleans())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_is_answered_is_an_answer_or_unavailable(pieces: list[bytes], whole: bool) -> None:
+    reply = (b"HTTP/1.1 200 OK\r\n" if whole else b"") + b"".join(pieces)
+    try:
+        found = answer(reply=reply)
+    except Unavailable as error:
+        message = str(error)
+    else:
+        message = repr(found)
+    assert CODE.decode() not in message
+
+
+@contextmanager
+def proxies(monkeypatch: pytest.MonkeyPatch, port: int) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            patch.setenv(name, f"http://127.0.0.1:{port}")
+            patch.setenv(name.upper(), f"http://127.0.0.1:{port}")
+        patch.delenv("no_proxy", raising=False)
+        patch.delenv("NO_PROXY", raising=False)
+        yield
+
+
+def test_proxies_and_roots_of_the_environment_are_ignored(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def story(proxy: Server) -> None:
+        with proxies(monkeypatch, proxy.port):
+            found: Answer = await with_server(redeem)
+        assert found.status == 200
+        assert proxy.connections == 0
+
+    asyncio.run(with_server(story, plain=True))
+
+    async def wrong(server: Server) -> Answer:
+        return await redeem(server, ca_pem=issue("other", by=None, ca=True).pem)
+
+    roots = tmp_path / "roots.pem"
+    roots.write_bytes(ca().pem)
+    monkeypatch.setenv("SSL_CERT_FILE", str(roots))
+    assert "shows a certificate that the token's CA does not vouch for" in trouble(wrong)
+
+
+# What is refused before anything is sent
+
+
+def refused(**given: Any) -> Invalid:
+    valid = {"url": "https://localhost:1/x", "code": CODE, "name": "n", "subject": "s"}
+    with pytest.raises(Invalid) as caught:
+        asyncio.run(post_code(**{"ca_pem": ca().pem, **valid, **given}))
+    assert CODE.decode() not in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize("url", ["http://localhost/x", "ftp://localhost/x", "localhost/x", "", "x"])
+def test_a_url_that_is_not_https_is_refused(url: str) -> None:
+    error = refused(url=url)
+    assert error.field == "url"
+    assert error.why == "token url scheme must be https"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("https://", "https:///x", "https://localhost:99999/x", "https://localhost:x/", "https:x"),
+        *("https://[::1/x", "https://a b/", "https://a/\r\nX: y", "https://a:0/x", "https://[]/"),
+        *("https://user@a/x", "https://user:word@a/x", "https://a\x00/", "https://\ud800/"),
+    ],
+)
+def test_a_url_that_is_none_is_refused(url: str) -> None:
+    assert refused(url=url).field == "url"
+
+
+@given(text=st.text())
+def test_any_text_as_url_is_refused_by_name(text: str) -> None:
+    assert refused(url=text).field == "url"
+
+
+@pytest.mark.parametrize(
+    "ca_pem",
+    [
+        *(b"", b"\n", b"garbage", b"\xff\xfe", "é".encode()),
+        b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        b"-----BEGIN CERTIFICATE-----\n",
+        b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+    ],
+)
+def test_a_token_without_a_ca_is_refused(ca_pem: bytes) -> None:
+    error = refused(ca_pem=ca_pem)
+    assert (error.field, error.why) == ("ca", "token does not have a CA")
+
+
+@pytest.mark.parametrize("header", ["name", "subject"])
+@pytest.mark.parametrize("value", ["a\nb", "a\r\nX: y", "a\x00", " a", "a\t", "\x7f", "\ud800"])
+def test_a_header_value_that_would_not_arrive_is_refused(header: str, value: str) -> None:
+    assert refused(**{header: value}).field == header
+
+
+@pytest.mark.parametrize("code", [b"a\nb", b"\xff", b"a\x00", b" a", b""])
+def test_a_code_that_fits_into_no_header_cannot_be_inspected(code: bytes) -> None:
+    with pytest.raises(Invalid) as caught:
+        asyncio.run(inspect("https://localhost:1/x", code=code, ca_pem=ca().pem))
+    assert caught.value.field == "code"
+    assert caught.value.__cause__ is None
