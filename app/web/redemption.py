@@ -1,0 +1,274 @@
+"""The redemption listener's application: the wire contract of unmodified clients.
+
+A bare ASGI callable, because this is the one path where a framework's overhead is felt. It parses
+a request into a claim, hands it to the redeemer, and writes one whole answer with its length:
+a client of Skupper that reads half an answer believes that it has succeeded.
+
+`GET /<grant>` with the code in the `Authorization` header is an addition of ours: it tells the
+holder of a code what is left. Without that header it is refused like every other method.
+"""
+
+import asyncio
+import itertools
+import json
+import re
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from structlog.stdlib import BoundLogger
+
+from app.domain.grants import Claim
+from app.domain.times import rfc3339
+from app.errors import Broken, GrantServerError, Reason, Refused
+from app.metrics import Metrics
+from app.services.redemption import Inspection, Redeemer
+from app.web.wire import cause, refusal
+
+Header = tuple[bytes, bytes]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+MOST_BODY_BYTES: Final = 4096  # a code has 24 characters; nobody chooses one this long
+BODY_SECONDS: Final = 5.0
+_TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
+_JSON: Final = (b"content-type", b"application/json")
+_FIXED_HEADERS: Final = (
+    (b"connection", b"close"),  # clients open a new connection each time and never close it
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+)
+_EXTRA_HEADERS: Final[dict[int, tuple[Header, ...]]] = {
+    405: ((b"allow", b"POST"),),
+    503: ((b"retry-after", b"5"),),  # unmodified clients ignore it, others need not
+}
+_BEARER: Final = b"bearer "
+# What may be logged of a path. Anything else could be a code that was pasted into the URL.
+_GRANT_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def request_ids(random_bytes: Callable[[int], bytes]) -> Iterator[str]:
+    """Number the requests of a process, under a prefix that no other process is likely to have."""
+    prefix = random_bytes(4).hex()
+    return (f"{prefix}-{number}" for number in itertools.count(1))
+
+
+class _Gone(Exception):
+    """The client has left before its request was whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Headers:
+    """The headers that mean something here, the first of each as it came."""
+
+    name: bytes | None = None
+    subject: bytes | None = None
+    authorization: bytes | None = None
+    content_length: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedemptionApp:
+    """Answers the redemption listener's requests.
+
+    With `by_key`, `POST /<namespace>/<grant name>` is served as well, and then a path must be
+    exact; without it all slashes are taken out of a path, as Skupper does.
+    """
+
+    redeemer: Redeemer
+    metrics: Metrics
+    log: BoundLogger
+    by_key: bool
+    monotonic: Callable[[], float]
+    request_ids: Iterator[str]
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        started = self.monotonic()
+        request_id = next(self.request_ids)
+        key = self._key(scope["path"])
+        context: dict[str, object] = {
+            "request_id": request_id,
+            "peer": scope["client"][0] if scope["client"] else "",
+            "grant": key if _GRANT_ID.fullmatch(key) else None,
+        }
+        extra: tuple[Header, ...]
+        try:
+            content, body = await self._serve(scope, key, receive, context, started)
+        except _Gone:
+            self.log.info("client left before its request was whole", **context)
+            return
+        except Exception as error:  # noqa: BLE001  # a stranger never sees what went wrong inside
+            known = self._known(error)
+            answer = refusal(known)
+            status, content, extra = answer.status, _TEXT, _EXTRA_HEADERS.get(answer.status, ())
+            body = f"{answer.text}\n".encode()
+            self._note_refusal(known, status, context, started)
+        else:
+            status, extra = 200, ()
+        await send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [
+                    content,
+                    (b"content-length", str(len(body)).encode()),
+                    (b"x-request-id", request_id.encode()),
+                    *_FIXED_HEADERS,
+                    *extra,
+                ],
+            }
+        )
+        await send({"type": "http.response.body", "body": body})
+
+    async def _serve(
+        self,
+        scope: Message,
+        key: str,
+        receive: Receive,
+        context: dict[str, object],
+        started: float,
+    ) -> tuple[Header, bytes]:
+        """Answer a request that succeeds: its content type and body. Raises for all others."""
+        headers = _parse(scope["headers"])
+        peer = str(context["peer"])
+        if scope["method"] == "POST":
+            body = await self._redeem(key, headers, peer, receive, context)
+            self._note_redemption(context, started)
+            return _TEXT, body
+        if scope["method"] == "GET" and headers.authorization is not None:
+            return _JSON, await self._inspect(key, headers.authorization, peer)
+        raise Refused(Reason.METHOD)
+
+    def _key(self, path: str) -> str:
+        return path.removeprefix("/") if self.by_key else path.replace("/", "")
+
+    async def _redeem(
+        self,
+        key: str,
+        headers: _Headers,
+        peer: str,
+        receive: Receive,
+        context: dict[str, object],
+    ) -> bytes:
+        code = await _read_body(headers, receive)
+        claim = Claim(
+            key=key,
+            presented_code=code,
+            name=_text(headers.name, Reason.NAME),
+            subject=_text(headers.subject, Reason.SUBJECT),
+            peer=peer,
+        )
+        redeemed = await self.redeemer.redeem(claim)
+        context["grant"] = redeemed.grant.id
+        context["site"] = redeemed.grant.site
+        context["name"] = redeemed.redemption.name
+        context["subject"] = redeemed.redemption.subject
+        context["redemption"] = f"{redeemed.redemption.ordinal} of {redeemed.grant.allowed}"
+        context["serial"] = redeemed.redemption.serial
+        return redeemed.bundle
+
+    async def _inspect(self, key: str, authorization: bytes, peer: str) -> bytes:
+        if authorization[: len(_BEARER)].lower() != _BEARER:
+            raise Refused(Reason.WRONG_CODE)
+        code = authorization[len(_BEARER) :].strip()
+        claim = Claim(key=key, presented_code=code, name=None, subject=None, peer=peer)
+        return _inspection(await self.redeemer.inspect(claim))
+
+    def _known(self, error: Exception) -> GrantServerError:
+        if isinstance(error, GrantServerError):
+            return error
+        self.log.error("a claim failed in a way that nobody foresaw", exc_info=error)
+        return Broken(type(error).__name__)
+
+    def _note_redemption(self, context: dict[str, object], started: float) -> None:
+        seconds = self.monotonic() - started
+        self.metrics.redeemed(seconds)
+        self.log.info("redeemed", **context, milliseconds=round(seconds * 1000, 1))
+
+    def _note_refusal(
+        self, error: GrantServerError, status: int, context: dict[str, object], started: float
+    ) -> None:
+        self.metrics.refused(cause(error))
+        seconds = self.monotonic() - started
+        # A refusal is the client's affair; a failure is ours.
+        level = self.log.info if isinstance(error, Refused) else self.log.error
+        level(
+            "refused",
+            **context,
+            status=status,
+            why=str(error),
+            milliseconds=round(seconds * 1000, 1),
+        )
+
+
+def _parse(headers: list[tuple[bytes, bytes]]) -> _Headers:
+    """Pick the first of each header that means something (names are in lower case already)."""
+    found: dict[str, bytes] = {}
+    for name, value in headers:
+        match name:
+            case b"name" | b"subject" | b"authorization":
+                found.setdefault(name.decode(), value)
+            case b"content-length":
+                found.setdefault("content_length", value)
+            case _:
+                pass
+    return _Headers(**found)
+
+
+def _text(value: bytes | None, reason: Reason) -> str | None:
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError as error:
+        raise Refused(reason, f"the {reason} header is not UTF-8") from error
+
+
+async def _read_body(headers: _Headers, receive: Receive) -> bytes:
+    """Read the code, bounded in bytes and in seconds. Raises Refused(BODY), _Gone."""
+    too_long = Refused(Reason.BODY, f"the body is longer than {MOST_BODY_BYTES} bytes")
+    announced = headers.content_length
+    if announced is not None and len(announced.lstrip(b"0")) > len(str(MOST_BODY_BYTES)):
+        raise too_long
+    message = await receive()  # nearly always the whole body; the listener bounds the wait
+    body: bytes = message.get("body", b"")
+    try:
+        # The timer is not free, and hardly anybody needs it.
+        async with asyncio.timeout(BODY_SECONDS if message.get("more_body") else None):
+            while message.get("more_body") and len(body) <= MOST_BODY_BYTES:
+                message = await receive()
+                body += message.get("body", b"")
+    except TimeoutError as error:
+        raise Refused(Reason.BODY, f"the body took over {BODY_SECONDS:g} s") from error
+    if message["type"] == "http.disconnect":
+        raise _Gone
+    if len(body) > MOST_BODY_BYTES:
+        raise too_long
+    return body
+
+
+def _inspection(inspection: Inspection) -> bytes:
+    grant = inspection.grant
+    return (
+        json.dumps(
+            {
+                "grant": grant.name,
+                "site": grant.site,
+                "state": grant.state(inspection.now),
+                "redemptionsAllowed": grant.allowed,
+                "redemptionsMade": grant.spent,
+                "expirationTime": rfc3339(grant.expires_at),
+                "linkCost": grant.cost,
+                "redemptions": [
+                    {
+                        "name": one.name,
+                        "subject": one.subject,
+                        "time": rfc3339(one.redeemed_at),
+                    }
+                    for one in inspection.redemptions
+                ],
+            },
+            indent=2,
+        ).encode()
+        + b"\n"
+    )

@@ -1,0 +1,105 @@
+"""The TLS side of a listener: TLS 1.3 only, nothing remembered between two connections.
+
+What is in the certificate, and when it is replaced, is decided elsewhere.
+"""
+
+import os
+import ssl
+
+from app.crypto.certificates import load_certificates
+from app.crypto.keys import load_private_key, to_pem
+from app.errors import Invalid
+
+_EXPLAINED = frozenset(
+    {"UNSUPPORTED_PROTOCOL", "NO_SHARED_CIPHER", "NO_SUITABLE_KEY_SHARE", "NO_SHARED_GROUP"}
+)
+"""Failures of a peer that speaks TLS, but not ours: it deserves to be told why."""
+
+
+class ServerContext(ssl.SSLContext):
+    """What `server_context` makes; it remembers the kind of its key for `load`."""
+
+    key_kind: type
+
+
+def server_context(certificate_pem: bytes, key_pem: bytes) -> ServerContext:
+    """Make the context that a listener shakes hands with.
+
+    `certificate_pem` is the server's certificate, then its intermediates; `key_pem` its key.
+    TLS 1.3 only, no client certificate, no ALPN. Every client connects once and is served
+    once, so session tickets would be pure cost: a fifth of the handshakes per second.
+
+    Raises Invalid("certificate") or Invalid("key") when they cannot be used together.
+    """
+    context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.num_tickets = 0
+    context.sslobject_class = _Handshake
+    load(context, certificate_pem, key_pem)
+    return context
+
+
+def load(context: ServerContext, certificate_pem: bytes, key_pem: bytes) -> None:
+    """Swap in a new certificate and key: the next handshake shows it, connections go on.
+
+    Raises Invalid("certificate") or Invalid("key"), and leaves the context as it was, when
+    the two cannot be used together, or when the key is of another kind than the one before:
+    OpenSSL holds one certificate of each kind, so the old one would go on being shown.
+    """
+    load_certificates(certificate_pem)
+    key = load_private_key(key_pem)
+    kind = getattr(context, "key_kind", type(key))
+    if not isinstance(key, kind):
+        raise Invalid(
+            "key", "the kind of the server's key cannot change while it runs; start it again"
+        )
+    pem = certificate_pem.rstrip() + b"\n" + to_pem(key)
+    # A pair that does not match would take the old key out of a live context before it fails.
+    _load_chain(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), pem)
+    _load_chain(context, pem)
+    context.key_kind = kind
+
+
+def _load_chain(context: ssl.SSLContext, pem: bytes) -> None:
+    """Give OpenSSL the file that it insists on, in memory: the key is never on a disk.
+
+    It also works where no directory can be written, as in a locked-down container.
+    """
+    descriptor = os.memfd_create("tls")
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(pem)
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}", password=_no_password)
+    except ssl.SSLError as error:
+        raise Invalid(
+            "certificate", "the first certificate and the key must belong together"
+        ) from error
+    finally:
+        os.close(descriptor)
+
+
+def _no_password() -> bytes:
+    """Answer for OpenSSL, which would ask at the terminal if the key were encrypted."""
+    return b""
+
+
+class _Handshake(ssl.SSLObject):
+    """A connection's TLS state that tells a client with which it cannot talk why.
+
+    uvloop drops a connection whose handshake failed without sending the alert that OpenSSL
+    has ready (RFC 8446, section 6.2). Asking for more input first makes it send the alert;
+    the client then hangs up, or the time limit of the handshake ends it.
+    """
+
+    _explained = False
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except ssl.SSLWantReadError:
+            raise
+        except ssl.SSLError as error:
+            if error.reason in _EXPLAINED and not self._explained:
+                self._explained = True
+                raise ssl.SSLWantReadError from error
+            raise

@@ -1,0 +1,419 @@
+import logging
+import select
+import socket
+import ssl
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.types import Receive, Scope, Send
+
+from app.web import acceptor
+from app.web import connection as module
+from app.web.listeners import Limits
+from tests.web.serving import (
+    PATIENCE,
+    REQUEST,
+    Held,
+    Server,
+    answer,
+    converse,
+    read_all,
+    serving,
+    status_of,
+)
+
+HEAD = b"POST /grant HTTP/1.1\r\nhost: localhost\r\n"
+MALFORMED = b"Invalid HTTP request received.\n"
+TOO_LARGE = b"Request header fields are too large\n"
+BODY = b"x" * 50_000_000
+
+
+async def refusing_at_once(_scope: Scope, _receive: Receive, send: Send) -> None:
+    await answer(send, 400, b"not this\n")
+
+
+async def refusing_at_4096(_scope: Scope, receive: Receive, send: Send) -> None:
+    size = 0
+    while size < 4096:
+        size += len((await receive())["body"])
+    await answer(send, 400, b"not this\n")
+
+
+class Showing:
+    """Answers with the headers that it sees after it has read the body."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.requests += 1
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            if not message["more_body"]:
+                break
+        await answer(send, 200, b"\n".join(b"%b=%b" % header for header in scope["headers"]))
+
+
+def body_of(received: bytes) -> bytes:
+    return received.partition(b"\r\n\r\n")[2]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving() as server:
+        yield server
+
+
+def test_a_request_is_answered_with_the_date_and_without_advertisement(server: Server) -> None:
+    head, _, body = server.ask().partition(b"\r\n\r\n")
+    names = [line.partition(b":")[0].lower() for line in head.split(b"\r\n")[1:]]
+    assert status_of(head) == 200
+    assert body == b"code"
+    assert names.count(b"date") == 1
+    assert b"server" not in names
+    assert b"connection: close" in head.lower()
+
+
+def test_a_body_may_come_in_pieces_and_chunks(server: Server) -> None:
+    with server.shake() as connection:
+        for piece in (HEAD, b"content-length: 4\r\n", b"\r\n", b"co", b"de"):
+            connection.sendall(piece)
+        assert body_of(read_all(connection)) == b"code"
+    chunked = HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\nco\r\n2\r\nde\r\n0\r\n\r\n"
+    assert body_of(server.ask(chunked)) == b"code"
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        pytest.param(b"\x00\x01\x02\r\n\r\n", id="no HTTP"),
+        pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", id="HTTP/2"),
+        pytest.param(b"CONNECT a:443 HTTP/1.1\r\nhost: a\r\n\r\n", id="tunnel"),
+        pytest.param(
+            HEAD + b"content-length: 4\r\ncontent-length: 5\r\n\r\ncode", id="two lengths"
+        ),
+        pytest.param(
+            HEAD + b"content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            id="two framings",
+        ),
+        pytest.param(HEAD + b"transfer-encoding: chunked\r\n\r\nzz\r\n", id="bad chunk"),
+        pytest.param(b"POST /\xff\xfe HTTP/1.1\r\nhost: a\r\n\r\n", id="path of no ASCII"),
+    ],
+)
+def test_what_is_not_http_is_refused_with_a_constant_text(
+    server: Server, request_bytes: bytes
+) -> None:
+    received = server.ask(request_bytes)
+    assert status_of(received) == 400
+    assert body_of(received) == MALFORMED
+
+
+def test_whatever_is_sent_the_server_goes_on() -> None:
+    with serving(tls=False) as server:
+
+        @settings(max_examples=100, deadline=None)
+        @given(data=st.binary(min_size=1, max_size=200))
+        def check(data: bytes) -> None:
+            with server.connect() as connection:
+                connection.sendall(data + b"\r\n\r\n")
+                connection.shutdown(socket.SHUT_WR)
+                assert read_all(connection)[:5] in {b"HTTP/", b""}
+            assert status_of(server.ask()) == 200
+
+        check()
+
+
+def test_what_stops_being_http_after_the_answer_has_begun_gets_no_second_one() -> None:
+    async def app(_scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-length", b"100")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    with serving(app) as server, server.shake() as connection:
+        connection.sendall(HEAD + b"transfer-encoding: chunked\r\n\r\n")
+        received = connection.recv(4096)
+        while b"begun" not in received:
+            received += connection.recv(4096)
+        connection.sendall(b"zz\r\n")
+        assert (received + read_all(connection)).count(b"HTTP/1.1") == 1
+
+
+@pytest.mark.parametrize("tls", [True, False])
+def test_an_application_that_answers_too_late_to_a_request_gone_bad_is_not_heard(
+    tls: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = Held()
+    with serving(held, tls=tls) as server:
+        with server.shake() as connection:
+            connection.sendall(HEAD + b"transfer-encoding: chunked\r\n\r\n4\r\ncode\r\n")
+            assert held.asked.wait(PATIENCE)
+            connection.sendall(b"zz\r\n")
+            received = connection.recv(4096)
+            held.go()
+            received += read_all(connection)
+        server.begin(server.listener.stop(PATIENCE)).result(PATIENCE)
+    assert status_of(received) == 400
+    assert received.count(b"HTTP/1.1") == 1
+    assert caplog.records == []
+
+
+def test_an_application_that_fails_is_logged_and_its_client_answered(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise LookupError("inside")
+
+    with serving(app) as server:
+        received = server.ask()
+    assert status_of(received) == 500
+    assert b"inside" not in received
+    assert [record.name for record in caplog.records] == ["uvicorn.error"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_header_of_64_kb_gets_a_quick_refusal(server: Server) -> None:
+    received = server.ask(HEAD + b"name: " + b"x" * 65536 + b"\r\n\r\n")
+    assert status_of(received) == 431
+    assert body_of(received) == TOO_LARGE
+    received = server.ask(b"POST /" + b"x" * 65536 + b" HTTP/1.1\r\nhost: a\r\n\r\n")
+    assert status_of(received) == 431
+
+
+def test_the_bound_of_the_header_is_exact_however_it_is_cut() -> None:
+    with serving(limits=Limits(header_bytes=1024)) as server:
+        head = HEAD + b"content-length: 4\r\n"
+        fitting = head + b"name: " + b"x" * (1024 - len(head) - 10) + b"\r\n\r\n"
+        assert len(fitting) == 1024
+        assert body_of(server.ask(fitting + b"code")) == b"code"
+        with server.shake() as connection:
+            for start in range(0, 1024, 100):
+                connection.sendall(fitting[start : start + 100])
+            connection.sendall(b"code")
+            assert body_of(read_all(connection)) == b"code"
+        assert status_of(server.ask(fitting[:-4] + b"x\r\n\r\ncode")) == 431
+        chunked = fitting.replace(b"content-length: 4", b"transfer-encoding: chunked")
+        chunked = chunked.replace(b"x" * 9, b"", 1)
+        assert len(chunked) == 1024
+        with server.shake() as connection:
+            for piece in (chunked, b"4\r\n", b"code", b"\r\n", b"0\r\n\r\n"):
+                connection.sendall(piece)
+                server.call(lambda: None)  # so that the pieces come one by one
+            assert body_of(read_all(connection)) == b"code"
+
+
+def test_the_number_of_header_fields_is_bounded(server: Server) -> None:
+    fields = b"".join(b"x-%d: y\r\n" % number for number in range(module.MAX_HEADERS - 2))
+    assert status_of(server.ask(HEAD + b"content-length: 0\r\n" + fields + b"\r\n")) == 200
+    assert (
+        status_of(server.ask(HEAD + b"content-length: 0\r\n" + fields + b"one: more\r\n\r\n"))
+        == 431
+    )
+
+
+def test_trailers_are_bounded_and_never_become_headers() -> None:
+    app = Showing()
+    chunked = HEAD + b"transfer-encoding: chunked\r\n\r\n4\r\ncode\r\n0\r\n"
+    with serving(app) as server:
+        received = server.ask(chunked + b"subject: somebody-else\r\n\r\n")
+        assert status_of(received) == 200
+        assert b"somebody-else" not in received
+        with server.shake() as connection:
+            received = converse(connection, chunked + b"x: " + b"y" * 2_000_000)
+        assert status_of(received) == 431
+
+
+def test_a_header_that_trickles_in_is_cut() -> None:
+    with (
+        serving(limits=Limits(request_seconds=0.5)) as server,
+        server.shake() as connection,
+    ):
+        connection.sendall(HEAD + b"name: ")
+        while not select.select([connection], [], [], 0.05)[0]:
+            connection.sendall(b"x")
+        assert read_all(connection) == b""
+        assert server.open_connections() == 0
+
+
+def test_a_body_that_trickles_in_is_cut_and_the_application_told() -> None:
+    app = Showing()
+    with serving(app, limits=Limits(request_seconds=0.5)) as server, server.shake() as connection:
+        connection.sendall(HEAD + b"content-length: 1000\r\n\r\n")
+        while not select.select([connection], [], [], 0.05)[0]:
+            connection.sendall(b"x")
+        assert read_all(connection) == b""
+        assert server.open_connections() == 0
+        assert server.call(lambda: len(server.listener._state.tasks)) == 0
+    assert app.requests == 1
+
+
+def test_the_time_of_a_request_does_not_cut_the_work_on_it() -> None:
+    held = Held()
+    with (
+        serving(held, limits=Limits(request_seconds=0.2)) as server,
+        server.shake() as first,
+        server.shake() as idle,
+    ):
+        first.sendall(REQUEST)
+        assert held.asked.wait(PATIENCE)
+        assert read_all(idle) == b""  # its time was over after the first's would have been
+        held.go()
+        assert status_of(read_all(first)) == 200
+
+
+def test_a_second_request_on_a_connection_is_never_served() -> None:
+    app = Showing()
+    with serving(app) as server:
+        assert server.ask(REQUEST + REQUEST).count(b"HTTP/1.1") == 1
+        assert app.requests == 1
+        with server.shake() as connection:
+            connection.sendall(REQUEST)
+            connection.sendall(REQUEST)
+            assert read_all(connection).count(b"HTTP/1.1") == 1
+        assert app.requests == 2
+
+
+def test_another_protocol_is_not_spoken(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    upgrade = HEAD + b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: x\r\n"
+    received = server.ask(upgrade + b"sec-websocket-version: 13\r\ncontent-length: 0\r\n\r\n")
+    assert status_of(received) == 200
+    assert caplog.records == []
+
+
+def test_hostile_input_leaves_no_line_in_the_log(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    for data in (b"\x00\r\n\r\n", HEAD + b"x: " + b"y" * 65536, REQUEST * 3):
+        server.ask(data)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("app", [refusing_at_once, refusing_at_4096])
+@pytest.mark.parametrize("tls", [True, False])
+class TestAnAnswerGivenWhileTheClientSends50Mb:
+    def test_is_read_by_a_client_that_reads_and_writes(self, app: object, tls: bool) -> None:
+        with serving(app, tls=tls) as server, server.shake() as connection:  # type: ignore[arg-type]
+            request = HEAD + b"content-length: %d\r\n\r\n" % len(BODY) + BODY
+            assert body_of(converse(connection, request)) == b"not this\n"
+
+    def test_is_read_by_a_client_that_writes_everything_first(self, app: object, tls: bool) -> None:
+        with serving(app, tls=tls) as server, server.shake() as connection:  # type: ignore[arg-type]
+            connection.sendall(HEAD + b"content-length: %d\r\n\r\n" % len(BODY))
+            connection.sendall(BODY)
+            assert body_of(read_all(connection)) == b"not this\n"
+
+
+def test_a_client_that_waits_to_be_told_to_send_is_answered_without_its_body() -> None:
+    expecting = HEAD + b"content-length: 50000000\r\nexpect: 100-continue\r\n\r\n"
+    with serving(refusing_at_once) as server:
+        received = server.ask(expecting)
+        assert status_of(received) == 400
+        assert body_of(received) == b"not this\n"
+    with serving() as server, server.shake() as connection:
+        connection.sendall(HEAD + b"content-length: 4\r\nexpect: 100-continue\r\n\r\n")
+        assert status_of(connection.recv(4096)) == 100
+        connection.sendall(b"code")
+        assert body_of(read_all(connection)) == b"code"
+
+
+@pytest.mark.parametrize("tls", [True, False])
+def test_a_client_that_never_stops_sending_is_cut_in_the_end(
+    tls: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LINGER_SECONDS", 0.2)
+    monkeypatch.setattr(acceptor, "SHUTDOWN_SECONDS", 0.2)
+    endless = HEAD + b"transfer-encoding: chunked\r\n\r\n"
+    with serving(refusing_at_once, tls=tls) as server, server.shake() as connection:
+        connection.sendall(endless)
+        with pytest.raises((OSError, ssl.SSLError)):  # noqa: PT012
+            while True:
+                connection.sendall(b"4\r\ncode\r\n" * 1000)
+        assert body_of(read_all(connection)) == b"not this\n"
+        assert server.open_connections() == 0
+
+
+def test_a_client_that_neither_reads_nor_closes_is_forgotten() -> None:
+    with (
+        serving(limits=Limits(request_seconds=0.3), tls=False) as server,
+        server.connect() as connection,
+        server.connect() as other,
+    ):
+        connection.sendall(REQUEST)
+        assert status_of(read_all(connection)) == 200
+        assert read_all(other) == b""
+        assert server.open_connections() == 0
+
+
+def test_a_client_that_does_not_read_its_answer_is_forgotten() -> None:
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await answer(send, 200, BODY)
+
+    with (
+        serving(app, limits=Limits(request_seconds=0.3), tls=False) as server,
+        server.connect() as connection,
+    ):
+        connection.sendall(REQUEST)
+        assert connection.recv(12) == b"HTTP/1.1 200"
+        with server.connect() as other:
+            assert read_all(other) == b""  # its time was over after the first's
+            assert server.open_connections() == 0
+
+
+def test_who_is_refused_before_its_request_is_whole_knows_at_once_that_it_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "LINGER_SECONDS", 2 * PATIENCE)
+    limits = Limits(request_seconds=3 * PATIENCE)
+    with serving(refusing_at_once, tls=False, limits=limits) as server:
+        received = server.ask(HEAD + b"content-length: 1000\r\n\r\n")
+        assert body_of(received) == b"not this\n"
+
+
+def test_a_plain_listener_may_keep_connections_and_its_requests_are_bounded_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    get = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n"
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        headers = [(b"content-length", b"3")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"ok\n"})
+
+    caplog.set_level(logging.INFO)
+    with (
+        serving(
+            app,
+            tls=False,
+            keep_alive=True,
+            limits=Limits(request_seconds=0.5, header_bytes=1024),
+        ) as server,
+        server.connect() as connection,
+    ):
+        for _ in range(50):  # in all more than the header of one may have
+            connection.sendall(get)
+            assert body_of(connection.recv(4096)) == b"ok\n"
+        connection.sendall(get[:-2] + b"x: " + b"y" * 65536)
+        assert status_of(read_all(connection)) == 431
+        with server.connect() as silly:
+            silly.sendall(get)
+            assert body_of(silly.recv(4096)) == b"ok\n"
+            silly.sendall(b"\r\n" * 20_000)
+            assert read_all(silly) == b""
+        with server.connect() as idle:
+            idle.settimeout(PATIENCE / 5)  # uvicorn's own limit is 5 seconds
+            idle.sendall(get)
+            assert body_of(idle.recv(4096)) == b"ok\n"
+            assert read_all(idle) == b""
+        with server.connect() as early:
+            # Answered before its body is there: no use to wait for the rest of it.
+            early.sendall(HEAD + b"content-length: 1000\r\n\r\n")
+            assert body_of(read_all(early)) == b"ok\n"
+        with server.connect() as pipelining:
+            pipelining.sendall(get * 5)
+            assert read_all(pipelining).count(b"HTTP/1.1 200") == 1
+    assert caplog.records == []

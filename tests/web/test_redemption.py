@@ -1,0 +1,402 @@
+import base64
+import json
+import ssl
+import urllib.parse
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from app import ambient
+from app.domain.grants import State
+from app.domain.sites import parse_endpoint
+from app.services import grants, sites
+from tests.running import Answer, Server, running
+
+SITE_UID = "7a0c9a2c-6a43-4a53-9a0d-0f4a2c1b9d11"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running(tmp_path_factory.mktemp("server")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def by_key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running(
+        tmp_path_factory.mktemp("by-key"), GRANTSERVER_GRANTS_REDEMPTION_BY_KEY="true"
+    ) as started:
+        yield started
+
+
+def fresh(prefix: str = "grant") -> str:
+    return f"{prefix}-{uuid.uuid4().hex[:12]}"
+
+
+def documents(answer: Answer) -> list[Any]:
+    return list(yaml.safe_load_all(answer.body))
+
+
+def refused(answer: Answer, status: int, text: str) -> None:
+    assert (answer.status, answer.body) == (status, f"{text}\n".encode())
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert answer.headers["content-length"] == str(len(text) + 1)
+    assert answer.headers["connection"] == "close"
+
+
+# The answer
+
+
+def test_a_redemption_answers_one_secret_and_then_one_link(server: Server) -> None:
+    answer = server.redeem(server.issue(fresh(), cost=7), name="my-token", subject=SITE_UID)
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert answer.headers["content-length"] == str(len(answer.body))
+    assert answer.headers["connection"] == "close"
+    assert "transfer-encoding" not in answer.headers
+    assert answer.body.startswith(b"---\n")
+    secret, link = documents(answer)
+    assert (secret["apiVersion"], secret["kind"]) == ("v1", "Secret")
+    assert secret["metadata"] == {"name": "my-token"}
+    assert secret["type"] == "kubernetes.io/tls"
+    assert set(secret["data"]) == {"tls.crt", "tls.key", "ca.crt"}
+    assert link == {
+        "apiVersion": "skupper.io/v2alpha1",
+        "kind": "Link",
+        "metadata": {"name": "my-token"},
+        "spec": {
+            "cost": 7,
+            "tlsCredentials": "my-token",
+            "endpoints": [
+                {
+                    "name": "inter-router",
+                    "host": "west.example.com",
+                    "port": "55671",
+                    "group": "skupper-router",
+                },
+                {
+                    "name": "edge",
+                    "host": "west.example.com",
+                    "port": "45671",
+                    "group": "skupper-router",
+                },
+            ],
+        },
+    }
+
+
+def test_the_certificate_is_a_client_certificate_of_the_site_authority(server: Server) -> None:
+    secret = documents(server.redeem(server.issue(fresh()), subject=SITE_UID))[0]
+    data = {name: base64.b64decode(value) for name, value in secret["data"].items()}
+    leaf, authority = (x509.load_pem_x509_certificate(data[name]) for name in ("tls.crt", "ca.crt"))
+    assert data["tls.crt"].count(b"BEGIN CERTIFICATE") == 1
+    leaf.verify_directly_issued_by(authority)
+    assert leaf.subject.rfc4514_string() == f"CN={SITE_UID}"
+    usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert list(usage) == [ExtendedKeyUsageOID.CLIENT_AUTH]
+    with pytest.raises(x509.ExtensionNotFound):
+        leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    assert data["tls.key"].startswith(b"-----BEGIN PRIVATE KEY-----")
+    key = load_pem_private_key(data["tls.key"], None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    assert key.public_key() == leaf.public_key()
+
+
+def test_a_site_of_two_groups_gets_two_numbered_links_in_stable_order(server: Server) -> None:
+    sites.put(
+        server.home.database,
+        name="ha",
+        endpoints=[
+            parse_endpoint("inter-router=10.0.0.2:55671", "skupper-router-2"),
+            parse_endpoint("inter-router=10.0.0.1:55671"),
+            parse_endpoint("edge=10.0.0.1:45671"),
+        ],
+        issuer=None,
+        actor="test",
+        now=ambient.utc_now(),
+    )
+    issued = server.issue(fresh(), site="ha", redemptions=2)
+    first, second = (
+        documents(server.redeem(issued, subject=subject)) for subject in ("one", "two")
+    )
+    assert first[1:] == second[1:]
+    assert [
+        (link["metadata"]["name"], [end["group"] for end in link["spec"]["endpoints"]])
+        for link in first[1:]
+    ] == [
+        ("token-1", ["skupper-router", "skupper-router"]),
+        ("token-2", ["skupper-router-2"]),
+    ]
+    assert {link["spec"]["tlsCredentials"] for link in first[1:]} == {"token"}
+
+
+def test_without_headers_the_grants_name_stands_for_both(server: Server) -> None:
+    issued = server.issue(fresh("fallback"))
+    answer = server.request("POST", f"/{issued.grant.id}", issued.code.encode())
+    secret, link = documents(answer)
+    assert secret["metadata"]["name"] == link["metadata"]["name"] == issued.grant.name
+    leaf = x509.load_pem_x509_certificate(base64.b64decode(secret["data"]["tls.crt"]))
+    assert leaf.subject.rfc4514_string() == f"CN={issued.grant.name}"
+
+
+def test_an_empty_subject_falls_back_to_the_name(server: Server) -> None:
+    answer = server.redeem(server.issue(fresh()), name="token-of-mine", subject="")
+    leaf = x509.load_pem_x509_certificate(base64.b64decode(documents(answer)[0]["data"]["tls.crt"]))
+    assert leaf.subject.rfc4514_string() == "CN=token-of-mine"
+
+
+def test_a_long_name_without_subject_still_gets_a_certificate(server: Server) -> None:
+    answer = server.redeem(server.issue(fresh()), name="n" * 250, subject="")
+    secret = documents(answer)[0]
+    assert secret["metadata"]["name"] == "n" * 250
+    leaf = x509.load_pem_x509_certificate(base64.b64decode(secret["data"]["tls.crt"]))
+    [common_name] = leaf.subject
+    assert len(common_name.value) == 64
+
+
+def test_a_name_that_yaml_would_read_as_a_number_stays_text(server: Server) -> None:
+    secret, link = documents(server.redeem(server.issue(fresh()), name="123"))
+    assert (secret["metadata"]["name"], link["spec"]["tlsCredentials"]) == ("123", "123")
+
+
+# Paths
+
+
+@pytest.mark.parametrize(
+    "form", ["/{}", "/{}/", "//{}", "/{}//", "/{}?a=b", "//{}/?x", "/{}/?code=1"]
+)
+def test_slashes_and_query_do_not_matter(server: Server, form: str) -> None:
+    issued = server.issue(fresh())
+    path = form.format(issued.grant.id)
+    assert server.request("POST", path, issued.code.encode()).status == 200
+
+
+def test_a_percent_encoded_path_is_decoded(server: Server) -> None:
+    issued = server.issue(fresh())
+    path = "/" + "".join(f"%{byte:02X}" for byte in issued.grant.id.encode())
+    assert server.request("POST", path, issued.code.encode()).status == 200
+
+
+def test_slashes_inside_are_taken_out_too(server: Server) -> None:
+    issued = server.issue(fresh())
+    path = f"/{issued.grant.id[:8]}/{issued.grant.id[8:]}%2F"
+    assert server.request("POST", path, issued.code.encode()).status == 200
+
+
+@pytest.mark.parametrize("form", ["/{upper}", "/x/{id}", "/{id}x", "/", "/west/{name}", "/%ff{id}"])
+def test_another_path_is_no_such_claim(server: Server, form: str) -> None:
+    issued = server.issue(fresh())
+    path = form.format(id=issued.grant.id, upper=issued.grant.id.upper(), name=issued.grant.name)
+    if path == f"/{issued.grant.id}":
+        pytest.skip("this UUID has no letters")
+    refused(server.request("POST", path, issued.code.encode()), 404, "No such claim")
+
+
+@pytest.mark.parametrize("form", ["/{id}", "/west/{name}", "/west%2F{name}"])
+def test_by_key_a_grant_is_found_by_site_and_name(by_key: Server, form: str) -> None:
+    issued = by_key.issue(fresh())
+    path = form.format(id=issued.grant.id, name=issued.grant.name)
+    assert by_key.request("POST", path, issued.code.encode()).status == 200
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "/{id}/",
+        "//{id}",
+        "/west/{name}/",
+        "//west/{name}",
+        "/west{name}",
+        "/east/{name}",
+        "/x/{id}",
+    ],
+)
+def test_by_key_extra_slashes_do_not_match(by_key: Server, form: str) -> None:
+    issued = by_key.issue(fresh())
+    path = form.format(id=issued.grant.id, name=issued.grant.name)
+    refused(by_key.request("POST", path, issued.code.encode()), 404, "No such claim")
+
+
+# Refusals
+
+
+def test_a_used_up_grant_is_refused_and_keeps_its_count(server: Server) -> None:
+    issued = server.issue(fresh(), redemptions=2)
+    assert [server.redeem(issued, subject=f"site-{n}").status for n in range(2)] == [200, 200]
+    refused(server.redeem(issued, subject="site-3"), 404, "No such access granted")
+    grant, redemptions = grants.show(server.home.database, issued.grant.id)
+    assert (grant.spent, [one.subject for one in redemptions]) == (2, ["site-0", "site-1"])
+
+
+def test_a_wrong_code_is_refused_and_spends_nothing(server: Server) -> None:
+    issued = server.issue(fresh())
+    for body in (b"", b"wrong", issued.code.encode() + b"\n", issued.code.lower().encode()):
+        answer = server.request("POST", f"/{issued.grant.id}", body)
+        refused(answer, 403, "Redemption of access token refused")
+    assert server.redeem(issued).status == 200
+
+
+def test_an_expired_grant_is_no_such_claim(server: Server) -> None:
+    issued = server.issue(fresh(), ago=601)
+    refused(server.redeem(issued), 404, "No such claim")
+    assert grants.show(server.home.database, issued.grant.id)[0].spent == 0
+
+
+def test_a_revoked_and_a_removed_grant_are_no_such_claim(server: Server) -> None:
+    for end in (grants.revoke, grants.remove):
+        issued = server.issue(fresh())
+        end(server.home.database, issued.grant.id, actor="test", now=ambient.utc_now())
+        refused(server.redeem(issued), 404, "No such claim")
+
+
+def test_without_the_code_nobody_learns_what_state_a_grant_is_in(server: Server) -> None:
+    used_up = server.issue(fresh())
+    assert server.redeem(used_up).status == 200
+    revoked = server.issue(fresh())
+    grants.revoke(server.home.database, revoked.grant.id, actor="test", now=ambient.utc_now())
+    live = server.issue(fresh())
+    answers = [
+        server.request("POST", f"/{one.grant.id}", b"wrong") for one in (used_up, revoked, live)
+    ]
+    assert {(one.status, one.body) for one in answers} == {
+        (403, b"Redemption of access token refused\n")
+    }
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND"])
+def test_only_post_is_supported(server: Server, method: str) -> None:
+    answer = server.request(method, f"/{server.issue(fresh()).grant.id}")
+    refused(answer, 405, "Only POST is supported")
+    assert answer.headers["allow"] == "POST"
+
+
+def test_head_is_refused_without_a_body(server: Server) -> None:
+    answer = server.request("HEAD", "/")
+    assert (answer.status, answer.body) == (405, b"")
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc/x", "Upper", "a_b", "-a", "a..b", "n" * 254, "naïve", "a b", "a/b"]
+)
+def test_a_name_that_could_not_be_stored_is_refused_before_anything_is_minted(
+    server: Server, name: str
+) -> None:
+    issued = server.issue(fresh())
+    answer = server.request(
+        "POST",
+        f"/{issued.grant.id}",
+        issued.code.encode(),
+        {"name": name.encode().decode("latin-1")},
+    )
+    refused(answer, 400, "Name not valid")
+    assert grants.show(server.home.database, issued.grant.id)[0].spent == 0
+
+
+@pytest.mark.parametrize("subject", ["tab\there", "s" * 254, "\xff\xfe"])
+def test_a_subject_that_cannot_be_a_name_is_refused(server: Server, subject: str) -> None:
+    issued = server.issue(fresh())
+    headers = {"name": "token", "subject": subject}
+    answer = server.request("POST", f"/{issued.grant.id}", issued.code.encode(), headers)
+    refused(answer, 400, "Subject not valid")
+
+
+def test_a_subject_beyond_ascii_is_kept(server: Server) -> None:
+    subject = "sitio-ñandú"
+    answer = server.redeem(server.issue(fresh()), subject=subject.encode().decode("latin-1"))
+    leaf = x509.load_pem_x509_certificate(base64.b64decode(documents(answer)[0]["data"]["tls.crt"]))
+    [common_name] = leaf.subject
+    assert common_name.value == subject
+
+
+def test_a_body_beyond_any_code_is_refused(server: Server) -> None:
+    issued = server.issue(fresh())
+    answer = server.request("POST", f"/{issued.grant.id}", b"x" * 5000)
+    refused(answer, 400, "Request body not valid")
+
+
+def test_a_site_without_endpoints_is_not_ready_and_the_grant_stays_whole(server: Server) -> None:
+    empty = fresh("site")
+    for endpoints in (["edge=10.0.0.1:45671"], []):
+        sites.put(
+            server.home.database,
+            name=empty,
+            endpoints=[parse_endpoint(text) for text in endpoints],
+            issuer=None,
+            actor="test",
+            now=ambient.utc_now(),
+        )
+    issued = server.issue(fresh(), site=empty)
+    answer = server.redeem(issued)
+    refused(answer, 503, "No valid endpoints found for site")
+    assert answer.headers["retry-after"] == "5"
+    assert grants.show(server.home.database, issued.grant.id)[0].state(0) is State.ACTIVE
+
+
+def test_the_text_of_a_refusal_is_the_same_each_time(server: Server) -> None:
+    issued = server.issue(fresh())
+    answers = [server.request("POST", f"/{issued.grant.id}", b"wrong") for _ in range(3)]
+    assert len({one.body for one in answers}) == 1
+    assert len({one.headers["x-request-id"] for one in answers}) == 3
+
+
+# Inspection
+
+
+def inspect(server: Server, grant: str, authorization: str) -> Answer:
+    return server.request("GET", f"/{grant}", headers={"Authorization": authorization})
+
+
+def test_the_holder_of_the_code_is_told_what_is_left_without_using_it(server: Server) -> None:
+    issued = server.issue(fresh(), redemptions=3, cost=4)
+    server.redeem(issued, name="first", subject="east")
+    for _ in range(2):
+        answer = inspect(server, issued.grant.id, f"Bearer {issued.code}")
+        assert answer.status == 200
+        assert answer.headers["content-type"] == "application/json"
+        told = json.loads(answer.body)
+        assert told["state"] == "active"
+        assert (told["redemptionsMade"], told["redemptionsAllowed"]) == (1, 3)
+        assert told["linkCost"] == 4
+        assert [(one["name"], one["subject"]) for one in told["redemptions"]] == [("first", "east")]
+
+
+def test_nobody_else_is_told_anything(server: Server) -> None:
+    issued = server.issue(fresh())
+    for authorization in ("Bearer wrong", "Bearer ", f"Basic {issued.code}", issued.code):
+        answer = inspect(server, issued.grant.id, authorization)
+        refused(answer, 403, "Redemption of access token refused")
+    refused(inspect(server, str(uuid.uuid4()), f"Bearer {issued.code}"), 404, "No such claim")
+
+
+# Transport
+
+
+def test_tls_1_2_is_refused(server: Server) -> None:
+    context = ssl.create_default_context(cadata=server.home.reach().ca_pem)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    old = replace(server, context=context)
+    with pytest.raises(ssl.SSLError):
+        old.request("POST", "/")
+
+
+def test_the_certificate_names_the_host_of_the_tokens(server: Server) -> None:
+    # The client of this test verifies the host name: that it is served at all is the proof.
+    assert urllib.parse.urlsplit(server.home.reach().url).hostname == server.addresses.redemption[0]
+    assert server.context.check_hostname
+    assert server.request("POST", "/").status == 404
+
+
+def test_a_home_elsewhere_is_not_believed(tmp_path: Path, server: Server) -> None:
+    with running(tmp_path) as other:
+        stranger = replace(other, addresses=server.addresses)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            stranger.request("POST", "/")
