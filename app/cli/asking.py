@@ -1,0 +1,36 @@
+"""Asking a server one question from a command that is not asynchronous itself."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from app.outbound import Answer
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """A loop that knows the connections it has made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transports: list[asyncio.Transport] = []
+
+    async def create_connection(self, *args: Any, **options: Any) -> Any:
+        transport, protocol = await super().create_connection(*args, **options)
+        self.transports.append(transport)
+        return transport, protocol
+
+
+def ask(question: Coroutine[Any, Any, Answer]) -> Answer:
+    """Wait for the answer to a question of `app.outbound`; raises what it raises.
+
+    A TLS connection says goodbye for longer than this lasts, and the answer is whole already:
+    what is still open at the end is cut.
+    """
+    with asyncio.Runner(loop_factory=_Loop) as runner:
+        try:
+            return runner.run(question)
+        finally:
+            loop = runner.get_loop()
+            if isinstance(loop, _Loop):
+                for transport in loop.transports:
+                    transport.abort()

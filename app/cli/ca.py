@@ -1,0 +1,245 @@
+"""`grantserver ca`: the authorities that sign certificates, made, imported, shown, exported."""
+
+import base64
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import click
+
+from app import ambient
+from app.cli.commands import Noun
+from app.cli.files import PRIVATE, PUBLIC, STANDARD, new_file, read_input
+from app.cli.opening import actor, opened
+from app.cli.output import Document, Form, form_option, paste, say, show_list, show_one, warn
+from app.domain import yaml_documents
+from app.domain.authorities import Authority, Purpose
+from app.domain.certificates import CertificateFacts, KeyType
+from app.domain.durations import parse_window
+from app.domain.times import rfc3339
+from app.services import authorities
+
+_SIGNS: Final = {
+    Purpose.SITE: "links to sites",
+    Purpose.SERVER: "this server's certificate",
+}
+
+
+@click.group(cls=Noun, name="ca")
+def command() -> None:
+    """The authorities that sign certificates."""
+
+
+@command.command(
+    "init",
+    examples=["grantserver ca init lab-ca", "grantserver ca init lab-ca --key-type rsa-2048"],
+)
+@click.argument("name")
+@click.option(
+    "--key-type",
+    type=click.Choice([kind.value for kind in KeyType]),
+    default=KeyType.P256.value,
+    show_default=True,
+    help="Kind of its private key.",
+)
+@click.option(
+    "--lifetime",
+    default="87600h",
+    show_default=True,
+    metavar="DURATION",
+    help="How long it is valid: 87600h is ten years.",
+)
+def _init(name: str, key_type: str, lifetime: str) -> None:
+    """Make an authority that signs for sites."""
+    seconds = parse_window(lifetime, field="lifetime")
+    home = opened()
+    made = authorities.create(
+        home.database,
+        home.keyring,
+        name=name,
+        key_type=KeyType(key_type),
+        lifetime_seconds=seconds,
+        actor=actor(),
+        now=ambient.utc_now(),
+        random_bytes=ambient.random_bytes,
+    )
+    say(f"Authority {made.name} is made, good until {rfc3339(made.not_after)}.")
+    _tell_next(made)
+
+
+@command.command(
+    "import",
+    examples=[
+        "grantserver ca import lab-ca --certificate ca.pem --key ca.key",
+        "grantserver ca import west-ca --dir namespaces/default/runtime/issuers/skupper-site-ca",
+    ],
+)
+@click.argument("name")
+@click.option(
+    "--certificate",
+    metavar="FILE",
+    help="Its certificate in PEM, then those above it, if there are any.",
+)
+@click.option("--key", metavar="FILE", help="Its private key in PEM (PKCS#1, SEC1 or PKCS#8).")
+@click.option(
+    "--dir",
+    "directory",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="A directory that holds both, as tls.crt and tls.key.",
+)
+def _import(name: str, certificate: str | None, key: str | None, directory: Path | None) -> None:
+    """Keep an authority that exists already, such as that of a Skupper site."""
+    if directory is not None and certificate is None and key is None:
+        certificate, key = str(directory / "tls.crt"), str(directory / "tls.key")
+    elif directory is not None or certificate is None or key is None:
+        raise click.UsageError("say either --certificate and --key, or --dir alone")
+    certificate_pem = read_input(certificate, what="certificate")
+    key_pem = read_input(key, what="key")
+    home = opened()
+    kept = authorities.import_authority(
+        home.database,
+        home.keyring,
+        name=name,
+        certificate_pem=certificate_pem,
+        key_pem=key_pem,
+        actor=actor(),
+        now=ambient.utc_now(),
+        random_bytes=ambient.random_bytes,
+    )
+    say(f"Authority {kept.name} is kept, its key sealed; good until {rfc3339(kept.not_after)}.")
+    if kept.not_after <= ambient.utc_now():
+        warn("it has ended already: nothing can be signed with it")
+    _tell_next(kept)
+
+
+@command.command("list", examples=["grantserver ca list"])
+@form_option
+def _list(form: Form) -> None:
+    """List all authorities."""
+    found = authorities.every(opened().database)
+    show_list(
+        form,
+        ("name", "signs", "made", "ends"),
+        [(one.name, _SIGNS[one.purpose], _made(one), rfc3339(one.not_after)) for one in found],
+        [_document(one) for one in found],
+        empty=f"There are no authorities. Make one:\n  {paste('ca', 'init', 'NAME')}",
+    )
+
+
+@command.command("show", examples=["grantserver ca show site-ca"])
+@click.argument("name")
+@form_option
+def _show(name: str, form: Form) -> None:
+    """Show what is in an authority's certificate."""
+    authority, facts = authorities.show(opened().database, name)
+    shown: list[tuple[str, object]] = [
+        ("Name", authority.name),
+        ("Signs", _SIGNS[authority.purpose]),
+        ("Made", f"{_made(authority)}, {rfc3339(authority.created_at)}"),
+        ("Subject", facts.subject),
+        ("Issuer", facts.issuer),
+        ("Serial", facts.serial),
+        ("Not before", rfc3339(facts.not_before)),
+        ("Not after", rfc3339(facts.not_after)),
+        ("Key", facts.key),
+        ("SHA-256", facts.fingerprint),
+    ]
+    show_one(form, shown, {**_document(authority), **_in_certificate(facts)})
+
+
+@command.command(
+    "export",
+    examples=[
+        "grantserver ca export server-ca --out server-ca.pem",
+        "grantserver ca export site-ca --with-key --out site-ca-secret.yaml",
+    ],
+)
+@click.argument("name")
+@click.option(
+    "--out",
+    "target",
+    metavar="FILE",
+    default=STANDARD,
+    help="Write to this file instead of standard output.",
+)
+@click.option(
+    "--with-key",
+    is_flag=True,
+    help="Write certificate and private key as a Kubernetes Secret, mode 0600; needs --out.",
+)
+@click.option("--force", is_flag=True, help="Replace the file if it is there already.")
+def _export(name: str, target: str, with_key: bool, force: bool) -> None:
+    """Write an authority's certificate, or a Secret with its private key too.
+
+    The Secret is what Skupper reads as a site's issuer, so that a site and this server can
+    sign with the same authority.
+    """
+    if with_key and target == STANDARD:
+        raise click.UsageError("--with-key needs --out FILE: a private key is not shown")
+    home = opened()
+    authority, _ = authorities.show(home.database, name)
+    text = authority.certificate_pem
+    if target == STANDARD:
+        say(text.rstrip("\n"))
+        return
+    with ExitStack() as stack:
+        file = stack.enter_context(
+            new_file(Path(target), force=force, mode=PRIVATE if with_key else PUBLIC)
+        )
+        if with_key:
+            key_pem = authorities.export_key(
+                home.database, home.keyring, name, actor=actor(), now=ambient.utc_now()
+            )
+            text = _secret(authority, key_pem)
+        file.write(text.encode())
+    what = "certificate and private key, which nobody else may read," if with_key else "certificate"
+    say(f"The {what} of {name} {'are' if with_key else 'is'} in {target}.")
+
+
+def _secret(authority: Authority, key_pem: bytes) -> str:
+    certificate = base64.b64encode(authority.certificate_pem.encode()).decode()
+    return yaml_documents.write(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": authority.name},
+            "type": "kubernetes.io/tls",
+            "data": {
+                "ca.crt": certificate,
+                "tls.crt": certificate,
+                "tls.key": base64.b64encode(key_pem).decode(),
+            },
+        }
+    )
+
+
+def _tell_next(authority: Authority) -> None:
+    say("Next, let a site use it:")
+    words = ("site", "set", "NAME", "--endpoint", "inter-router=HOST:PORT")
+    say(f"  {paste(*words, '--issuer', authority.name)}")
+
+
+def _made(authority: Authority) -> str:
+    return "imported" if authority.imported else "here"
+
+
+def _document(authority: Authority) -> Document:
+    return {
+        "name": authority.name,
+        "purpose": authority.purpose.value,
+        "imported": authority.imported,
+        "creationTime": rfc3339(authority.created_at),
+        "notBefore": rfc3339(authority.not_before),
+        "notAfter": rfc3339(authority.not_after),
+        "fingerprint": authority.fingerprint,
+    }
+
+
+def _in_certificate(facts: CertificateFacts) -> Document:
+    return {
+        "subject": facts.subject,
+        "issuer": facts.issuer,
+        "serial": facts.serial,
+        "key": facts.key,
+    }

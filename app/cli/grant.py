@@ -1,0 +1,226 @@
+"""`grantserver grant`: permissions to link, made, listed, shown, revoked, removed."""
+
+import sys
+from typing import Any, Final
+
+import click
+
+from app import ambient
+from app.cli.commands import Noun
+from app.cli.files import STANDARD
+from app.cli.issuing import Choice, create, create_with_token, grant_options, tell_of_token, terms
+from app.cli.issuing import warn_if_local as _warn_if_local
+from app.cli.opening import actor, opened
+from app.cli.output import (
+    Document,
+    Form,
+    aligned,
+    form_option,
+    paste,
+    say,
+    show_list,
+    show_one,
+    table,
+    warn,
+)
+from app.domain import codes
+from app.domain.grants import Grant, Redemption
+from app.domain.times import rfc3339
+from app.services import grants
+from app.services.authorities import SERVER_AUTHORITY
+
+_site_option = click.option("--site", help="Site of the grant, where two sites use one name.")
+_LONGEST_CODE_LINE: Final = 4096
+
+
+@click.group(cls=Noun, name="grant")
+def command() -> None:
+    """Permissions to link: made, listed, revoked."""
+
+
+@command.command(
+    "create",
+    examples=[
+        "grantserver grant create lab --site west --redemptions 2 --window 25m",
+        "grantserver grant create lab --site west --token lab.yaml",
+    ],
+)
+@click.argument("name")
+@grant_options
+@click.option(
+    "--code",
+    help="Secret of the grant, 16 to 256 characters; - reads it from standard input. "
+    "Without it, one is made.",
+)
+@click.option(
+    "--token",
+    "target",
+    metavar="FILE",
+    help="Write the code into a token file (- for standard output) instead of printing it.",
+)
+def _create(name: str, code: str | None, target: str | None, **options: Any) -> None:
+    """Create a grant and print its code, once."""
+    choice = Choice(**options)
+    if code == STANDARD:
+        code = _code_from_input()
+    elif code is not None:
+        warn("every user of this machine can see a code on the command line: use --code -")
+    wish = choice.wish(name, code=code)
+    home = opened()
+    if target is not None:
+        tell_of_token(home, create_with_token(home, wish, target, force=choice.force), target)
+        return
+    issued = create(home, wish)
+    grant = issued.grant
+    say(f"Grant {grant.name} is made: {terms(grant)}.")
+    say(
+        aligned(
+            [
+                ("URL", home.reach().url_of(grant.id)),
+                ("Code", issued.code if code is None else "as you gave it"),
+            ]
+        )
+    )
+    if code is None:
+        say("The code is shown this once and kept nowhere.")
+    say("Whoever redeems it needs the CA of the URL as well:")
+    say(f"  {paste('ca', 'export', SERVER_AUTHORITY)}")
+    say("Next, see what becomes of it:")
+    say(f"  {paste('grant', 'show', grant.name, '--site', grant.site)}")
+    _warn_if_local(home)
+
+
+@command.command("list", examples=["grantserver grant list", "grantserver grant list --site west"])
+@click.option("--site", help="Only the grants of this site.")
+@form_option
+def _list(site: str | None, form: Form) -> None:
+    """List grants, the oldest first."""
+    now = ambient.utc_now()
+    found = grants.every(opened().database, site=site)
+    show_list(
+        form,
+        ("name", "site", "redemptions", "expiration", "state", "cost"),
+        [
+            (one.name, one.site, _used(one), rfc3339(one.expires_at), _state(one, now), one.cost)
+            for one in found
+        ],
+        [_document(one, now) for one in found],
+        empty="There are no grants"
+        + (f" of site {site}" if site else "")
+        + ". Issue a token, which makes one:\n  "
+        + paste("token", "issue", "token.yaml", *(("--site", site) if site else ())),
+    )
+
+
+@command.command("show", examples=["grantserver grant show lab --site west"])
+@click.argument("name")
+@_site_option
+@form_option
+def _show(name: str, site: str | None, form: Form) -> None:
+    """Show a grant (by its name or id) and who has redeemed it."""
+    now = ambient.utc_now()
+    home = opened()
+    grant, redemptions = grants.show(home.database, name, site=site)
+    url = home.reach().url_of(grant.id)
+    facts: list[tuple[str, object]] = [
+        ("Name", grant.name),
+        ("Id", grant.id),
+        ("Site", grant.site),
+        ("State", _state(grant, now)),
+        ("Redemptions", _used(grant)),
+        ("Created", rfc3339(grant.created_at)),
+        ("Expiration", rfc3339(grant.expires_at)),
+        *([("Revoked", rfc3339(grant.revoked_at))] if grant.revoked_at is not None else []),
+        ("Cost", grant.cost),
+        ("Issuer", grant.issuer or "the site's"),
+        ("URL", url),
+    ]
+    document = {
+        **_document(grant, now),
+        "url": url,
+        "redemptions": [_redemption(one) for one in redemptions],
+    }
+    show_one(form, facts, document)
+    if form is Form.TABLE and redemptions:
+        say()
+        say(
+            table(
+                ("", "time", "name", "subject", "from", "serial"),
+                [
+                    (
+                        one.ordinal,
+                        rfc3339(one.redeemed_at),
+                        one.name,
+                        one.subject,
+                        one.peer,
+                        one.serial,
+                    )
+                    for one in redemptions
+                ],
+            )
+        )
+
+
+@command.command("revoke", examples=["grantserver grant revoke lab --site west"])
+@click.argument("name")
+@_site_option
+def _revoke(name: str, site: str | None) -> None:
+    """End a grant at once; links that were made with it stay."""
+    grant = grants.revoke(opened().database, name, site=site, actor=actor(), now=ambient.utc_now())
+    say(f"Grant {grant.name} of site {grant.site} is revoked; it was redeemed {_used(grant)}.")
+
+
+@command.command("remove", examples=["grantserver grant remove lab --site west"])
+@click.argument("name")
+@_site_option
+def _remove(name: str, site: str | None) -> None:
+    """Remove a grant and the list of its redemptions; the audit log keeps both."""
+    grant = grants.remove(opened().database, name, site=site, actor=actor(), now=ambient.utc_now())
+    say(f"Grant {grant.name} of site {grant.site} is removed; its history stays in the audit log:")
+    say(f"  {paste('audit', 'list', '--target', f'grant/{grant.id}')}")
+
+
+def _code_from_input() -> str:
+    """Read a code: typed without being shown, or the first line of what is piped in."""
+    if sys.stdin.isatty():
+        return str(click.prompt("Code", hide_input=True, err=True))
+    code = sys.stdin.readline(_LONGEST_CODE_LINE).removesuffix("\n").removesuffix("\r")
+    codes.check_chosen(code)  # an empty one would otherwise mean "make one"
+    return code
+
+
+def _used(grant: Grant) -> str:
+    return f"{grant.spent} of {grant.allowed}"
+
+
+def _state(grant: Grant, now: int) -> str:
+    return grant.state(now).replace("_", " ")
+
+
+def _document(grant: Grant, now: int) -> Document:
+    return {
+        "name": grant.name,
+        "id": grant.id,
+        "site": grant.site,
+        "state": grant.state(now).value,
+        "redemptionsAllowed": grant.allowed,
+        "redemptionsMade": grant.spent,
+        "creationTime": rfc3339(grant.created_at),
+        "expirationTime": rfc3339(grant.expires_at),
+        "revocationTime": None if grant.revoked_at is None else rfc3339(grant.revoked_at),
+        "linkCost": grant.cost,
+        "issuer": grant.issuer,
+    }
+
+
+def _redemption(one: Redemption) -> Document:
+    return {
+        "ordinal": one.ordinal,
+        "time": rfc3339(one.redeemed_at),
+        "name": one.name,
+        "subject": one.subject,
+        "peer": one.peer,
+        "serial": one.serial,
+        "fingerprint": one.fingerprint,
+        "notAfter": rfc3339(one.not_after),
+    }

@@ -1,0 +1,165 @@
+"""What `grant create` and `token issue` share: the options of a grant, and writing its token."""
+
+import ipaddress
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from app import ambient
+from app.cli.files import STANDARD, new_file
+from app.cli.opening import actor
+from app.cli.output import hint, paste, say, warn
+from app.domain.durations import format_seconds, parse_window
+from app.domain.grants import SHORT_WINDOW, Grant
+from app.domain.times import rfc3339
+from app.home import Home
+from app.services import grants
+from app.services.grants import Issued, Wish
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_OPTIONS: Final = (
+    click.option("--site", help="Site that the grant leads to; not needed when there is only one."),
+    click.option(
+        "--redemptions",
+        type=int,
+        default=1,
+        show_default=True,
+        help="How many times it can be redeemed.",
+    ),
+    click.option(
+        "--window",
+        default="15m",
+        show_default=True,
+        metavar="DURATION",
+        help="How long it can be redeemed, from now on: 90s, 25m, 1h30m, 1.5h.",
+    ),
+    click.option(
+        "--cost",
+        type=int,
+        default=1,
+        show_default=True,
+        help="Cost of the link: traffic goes the cheapest way.",
+    ),
+    click.option(
+        "--issuer",
+        metavar="AUTHORITY",
+        help="Authority that signs instead of the site's own.",
+    ),
+    click.option("--force", is_flag=True, help="Replace the token file if it is there already."),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The options of a grant as they were typed."""
+
+    site: str | None
+    redemptions: int
+    window: str
+    cost: int
+    issuer: str | None
+    force: bool
+
+    def wish(self, name: str, *, code: str | None = None) -> Wish:
+        """Read them. Raises Invalid for a window that is none."""
+        seconds = parse_window(self.window)
+        if seconds < SHORT_WINDOW:
+            warn(f"a window of {self.window} is short: the token may end before it gets across")
+        return Wish(
+            name=name,
+            site=self.site,
+            redemptions=self.redemptions,
+            window_seconds=seconds,
+            cost=self.cost,
+            code=code,
+            issuer=self.issuer,
+        )
+
+
+def grant_options(command: _Command) -> _Command:
+    """Add the options of a grant to a command."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def create(home: Home, wish: Wish) -> Issued:
+    """Create a grant now, on behalf of whoever runs this command."""
+    return grants.create(
+        home.database,
+        wish,
+        code_keys=home.code_keys,
+        actor=actor(),
+        now=ambient.utc_now(),
+        random_bytes=ambient.random_bytes,
+    )
+
+
+def create_with_token(home: Home, wish: Wish, target: str, *, force: bool) -> Grant:
+    """Create a grant and write its token to a file, or to standard output for `-`.
+
+    Either both are there at the end or neither. Raises what creating and writing raise.
+    """
+    reach = home.reach()
+    issued: Issued | None = None
+    try:
+        if target == STANDARD:
+            issued = create(home, wish)
+            sys.stdout.write(grants.token(issued, reach, issued.grant.created_at))
+            sys.stdout.flush()
+        else:
+            with new_file(Path(target), force=force) as file:
+                issued = create(home, wish)
+                file.write(grants.token(issued, reach, issued.grant.created_at).encode())
+    except BaseException:
+        if issued is not None:
+            grants.remove(home.database, issued.grant.id, actor=actor(), now=ambient.utc_now())
+        raise
+    return issued.grant
+
+
+def tell_of_token(home: Home, grant: Grant, target: str) -> None:
+    """Say what the token is good for and what to type next; warn when nobody can reach us."""
+    tell = hint if target == STANDARD else say
+    tell(f"Grant {grant.name}: {terms(grant)}.")
+    if target != STANDARD:
+        tell(f"The token is in {target}; whoever holds it can link, so hand it over safely.")
+        tell("Next, on the connecting side, one of:")
+        tell(f"  {paste('token', 'redeem', target)}")
+        tell(f"  kubectl apply -f {shlex.quote(target)}")
+    tell("How often it has been redeemed shows:")
+    tell(f"  {paste('grant', 'show', grant.name, '--site', grant.site)}")
+    warn_if_local(home)
+
+
+def warn_if_local(home: Home) -> None:
+    """Warn when tokens lead to this very machine."""
+    reach = home.reach()
+    if is_local(reach.host):
+        warn(
+            f"the token leads to {reach.url}, which works on this machine only: "
+            "set GRANTSERVER_REACH_URL to an address that other sites can reach"
+        )
+
+
+def is_local(host: str) -> bool:
+    """Tell whether a host means the machine that asks for it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def terms(grant: Grant) -> str:
+    """Say in words how often, where to and until when a grant is good."""
+    times = "once" if grant.allowed == 1 else f"{grant.allowed} times"
+    window = format_seconds(grant.expires_at - grant.created_at)
+    return (
+        f"links to site {grant.site} {times}, until {rfc3339(grant.expires_at)} ({window}), "
+        f"cost {grant.cost}"
+    )

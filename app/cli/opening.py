@@ -1,0 +1,33 @@
+"""What a command works on: the settings, the opened installation, and who is asking."""
+
+import os
+import pwd
+
+import click
+
+from app.home import Home, open_home
+from app.settings import Settings, from_environment
+
+
+def settings() -> Settings:
+    """Read the settings as --config and the environment have them. Raises Misconfigured."""
+    return from_environment(config=click.get_current_context().find_root().obj)
+
+
+def opened() -> Home:
+    """Open the installation for this command; it is closed when the command ends.
+
+    Raises as `open_home` does.
+    """
+    home = open_home(settings())
+    click.get_current_context().find_root().call_on_close(home.database.close)
+    return home
+
+
+def actor() -> str:
+    """Name who is asking, for the audit log: the user of this process."""
+    user = os.getuid()
+    try:
+        return f"cli:{pwd.getpwuid(user).pw_name}"
+    except KeyError:  # containers run under numbers that no file knows
+        return f"cli:{user}"

@@ -1,0 +1,68 @@
+"""`grantserver token inspect`: what is left of a token, without using it."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from app import outbound
+from app.cli import answers
+from app.cli.asking import ask
+from app.cli.commands import Verb
+from app.cli.files import read_input
+from app.cli.output import Form, form_option, say, show_one, table
+from app.domain.tokens import read_token
+
+
+@click.command("inspect", cls=Verb, examples=["grantserver token inspect west-token.yaml"])
+@click.argument("source", metavar="FILE")
+@form_option
+def command(source: str, form: Form) -> None:
+    """Ask what is left of a token, without using it.
+
+    Tells how many redemptions are left, until when, and who has used the others. FILE is a
+    token file, or - for standard input. Only a server that runs this program can tell.
+    """
+    token = read_token(read_input(source, what="token"))
+    answer = ask(
+        outbound.inspect(token.url, code=token.code.encode(), ca_pem=token.ca_pem.encode())
+    )
+    answers.check(answer)
+    found = _read(answer.body)
+    made, allowed = found["redemptionsMade"], found["redemptionsAllowed"]
+    facts = [
+        ("Grant", found["grant"]),
+        ("Site", found["site"]),
+        ("State", str(found["state"]).replace("_", " ")),
+        ("Redemptions", f"{made} of {allowed}, {max(0, allowed - made)} left"),
+        ("Expiration", found["expirationTime"]),
+        ("Cost", found["linkCost"]),
+    ]
+    show_one(form, facts, found)
+    if form is Form.TABLE and found["redemptions"]:
+        say()
+        say(
+            table(
+                ("time", "name", "subject"),
+                [
+                    (one.get("time"), one.get("name"), one.get("subject"))
+                    for one in found["redemptions"]
+                ],
+            )
+        )
+
+
+def _read(body: bytes) -> Mapping[str, Any]:
+    """Read the server's answer; it may come from any server that says 200."""
+    try:
+        found = json.loads(body)
+        counted = isinstance(found["redemptionsMade"], int)
+        counted = counted and isinstance(found["redemptionsAllowed"], int)
+        listed = all(isinstance(one, Mapping) for one in found["redemptions"])
+        known = {"grant", "site", "state", "expirationTime", "linkCost"} <= found.keys()
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        counted = listed = known = False
+    if not (counted and listed and known):
+        raise click.ClickException("the server's answer does not tell what is left of the token")
+    return dict(found)

@@ -1,0 +1,136 @@
+import base64
+import stat
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from app import ambient
+from app.crypto import keys
+from app.crypto.facts import facts
+from app.crypto.issuers import create_authority, load_issuer
+from app.domain.certificates import KeyType
+from tests.cli.conftest import ENDPOINTS, Cli
+
+
+@pytest.fixture
+def issuer(cli: Cli) -> Path:
+    """Make a CA as Skupper keeps it: a directory with tls.crt and tls.key (RSA, PKCS#1)."""
+    directory = cli.directory / "skupper-site-ca"
+    directory.mkdir()
+    key = keys.generate(KeyType.RSA_2048)
+    now = ambient.utc_now()
+    certificate = create_authority(
+        common_name="west-ca", key=key, serial=7, not_before=now - 60, not_after=now + 10**6
+    )
+    (directory / "tls.crt").write_bytes(certificate)
+    (directory / "tls.key").write_bytes(keys.to_traditional_pem(key))
+    return directory
+
+
+def test_the_first_command_finds_two_authorities(cli: Cli) -> None:
+    lines = cli.done("ca", "list").splitlines()
+    assert lines[0].split() == ["NAME", "SIGNS", "MADE", "ENDS"]
+    assert [line.split()[0] for line in lines[1:]] == ["server-ca", "site-ca"]
+    assert [one["purpose"] for one in cli.json("ca", "list")] == ["server", "site"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown"), [("p256", "EC P-256"), ("rsa-2048", "RSA 2048"), ("ed25519", "Ed25519")]
+)
+def test_an_authority_is_made_and_shown(cli: Cli, kind: str, shown: str) -> None:
+    told = cli.done("ca", "init", "lab-ca", "--key-type", kind, "--lifetime", "48h")
+    assert "--issuer lab-ca" in told
+    document = cli.json("ca", "show", "lab-ca")
+    assert document["key"] == shown
+    assert document["subject"] == document["issuer"] == "CN=lab-ca"
+    assert document["imported"] is False
+    assert document["notAfter"].endswith("Z")
+    assert document["serial"] in cli.done("ca", "show", "lab-ca")
+    cli.done("site", "set", "lab", *ENDPOINTS, "--issuer", "lab-ca")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["ca", "init", "../x"],
+        ["ca", "init", "x", "--lifetime", "10y"],
+        ["ca", "init", "x", "--key-type", "dsa"],
+        ["ca", "import", "x"],
+        ["ca", "import", "x", "--certificate", "a"],
+        ["ca", "import", "x", "--dir", "a", "--key", "b"],
+        ["ca", "import", "x", "--dir", "missing"],
+        ["ca", "export", "site-ca", "--with-key"],
+        ["ca", "export", "site-ca", "--with-key", "--out", "-"],
+    ],
+)
+def test_wrong_usage_makes_nothing(cli: Cli, words: list[str]) -> None:
+    result = cli.run(*words)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert len(cli.json("ca", "list")) == 2
+
+
+def test_a_skupper_issuer_is_imported_from_its_directory(cli: Cli, issuer: Path) -> None:
+    told = cli.done("ca", "import", "west-ca", "--dir", str(issuer))
+    assert "its key sealed" in told
+    document = cli.json("ca", "show", "west-ca")
+    assert document["imported"] is True
+    assert document["subject"] == "CN=west-ca"
+    assert "imported" in cli.done("ca", "list")
+    again = cli.run("ca", "import", "other", "--dir", str(issuer))
+    assert again.exit_code == 1
+
+
+def test_certificate_and_key_may_be_two_files(cli: Cli, issuer: Path) -> None:
+    files = ("--certificate", str(issuer / "tls.crt"), "--key", str(issuer / "tls.key"))
+    cli.done("ca", "import", "west-ca", *files)
+    swapped = ("--certificate", str(issuer / "tls.key"), "--key", str(issuer / "tls.crt"))
+    result = cli.run("ca", "import", "other", *swapped)
+    assert result.exit_code == 2
+    key = (issuer / "tls.key").read_text().splitlines()[3]
+    assert key not in result.output
+
+
+def test_an_authority_that_has_ended_is_warned_of(
+    cli: Cli, issuer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.ambient.utc_now", lambda: 4_000_000_000)
+    assert "it has ended" in cli.run("ca", "import", "west-ca", "--dir", str(issuer)).stderr
+
+
+def test_a_certificate_is_exported_for_everybody(cli: Cli) -> None:
+    text = cli.done("ca", "export", "server-ca")
+    assert text.startswith("-----BEGIN CERTIFICATE-----\n")
+    assert text.endswith("-----END CERTIFICATE-----\n")
+    cli.done("ca", "export", "server-ca", "--out", "ca.pem")
+    path = cli.directory / "ca.pem"
+    assert path.read_text() == text
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert facts(path.read_bytes()).subject == "CN=server-ca"
+    assert cli.run("ca", "export", "server-ca", "--out", "ca.pem").exit_code == 1
+    cli.done("ca", "export", "server-ca", "--out", "ca.pem", "--force")
+    assert cli.run("ca", "export", "nobody").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "header"), [("p256", "EC PRIVATE KEY"), ("rsa-2048", "RSA PRIVATE KEY")]
+)
+def test_a_key_is_exported_as_the_secret_that_skupper_reads(
+    cli: Cli, kind: str, header: str
+) -> None:
+    cli.done("ca", "init", "lab-ca", "--key-type", kind)
+    result = cli.run("ca", "export", "lab-ca", "--with-key", "--out", "s.yaml")
+    assert result.exit_code == 0
+    path = cli.directory / "s.yaml"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    secret = YAML(typ="safe").load(path.read_text())
+    assert secret["kind"] == "Secret"
+    assert secret["type"] == "kubernetes.io/tls"
+    assert secret["metadata"] == {"name": "lab-ca"}
+    key = base64.b64decode(secret["data"]["tls.key"]).decode()
+    assert f"-----BEGIN {header}-----" in key
+    assert key.splitlines()[1] not in result.output
+    certificate = base64.b64decode(secret["data"]["tls.crt"])
+    assert certificate == base64.b64decode(secret["data"]["ca.crt"])
+    assert load_issuer(certificate, key.encode()).label  # they belong together

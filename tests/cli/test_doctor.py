@@ -1,0 +1,86 @@
+import contextlib
+import json
+import sqlite3
+
+import pytest
+from ruamel.yaml import YAML
+
+from app import ambient
+from app.crypto.sealing import generate_line
+from tests.cli.conftest import Cli, Stranger
+
+
+def test_where_nothing_is_nothing_is_made(cli: Cli) -> None:
+    result = cli.run("doctor")
+    assert result.exit_code == 1
+    assert "is not there" in result.stdout
+    assert "grantserver serve" in result.stdout
+    assert list(cli.directory.iterdir()) == []
+
+
+@pytest.mark.usefixtures("served")
+def test_a_running_server_is_found_through_its_public_address(cli: Cli) -> None:
+    findings = cli.json("doctor")
+    assert {finding["verdict"] for finding in findings} == {"ok", "warning"}
+    (warning,) = [finding for finding in findings if finding["verdict"] == "warning"]
+    assert "works on this machine only" in warning["found"]
+    assert "GRANTSERVER_REACH_URL" in warning["remedy"]
+    assert findings[-1]["verdict"] == "ok"
+    assert "answers, with a certificate of our CA" in findings[-1]["found"]
+    shown = cli.done("doctor")
+    assert shown.startswith("RESULT")
+    assert shown.endswith("problems: 0, warnings: 1\n")
+    assert "-> set GRANTSERVER_REACH_URL" in shown
+    assert YAML(typ="safe").load(cli.done("doctor", "-o", "yaml")) == findings
+
+
+def test_a_server_that_does_not_answer_is_a_warning(west: Cli) -> None:
+    west.environment["GRANTSERVER_REACH_URL"] = "https://127.0.0.1:9"
+    found = west.json("doctor")[-1]
+    assert found["verdict"] == "warning"
+    assert "refuses the connection" in found["found"]
+    assert "grantserver serve" in found["remedy"]
+
+
+def test_a_stranger_at_the_public_address_is_a_warning(west: Cli, stranger: Stranger) -> None:
+    west.environment["GRANTSERVER_REACH_URL"] = stranger.url
+    assert "does not vouch" in west.json("doctor")[-1]["found"]
+
+
+def test_an_answer_that_no_grant_server_gives_is_a_warning(west: Cli, stranger: Stranger) -> None:
+    west.environment["GRANTSERVER_REACH_URL"] = stranger.url
+    path = west.directory / "data" / "grantserver.db"
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute(
+            "UPDATE authorities SET certificate_pem = ? WHERE purpose = 'server'",
+            (stranger.ca_pem,),
+        )
+    stranger.say = lambda _: (405, b"Only POST is supported\n")
+    result = west.run("doctor", "-o", "json")
+    last = json.loads(result.stdout)[-1]
+    assert last["verdict"] == "warning"
+    assert "answers 405 Method Not Allowed" in last["found"]
+    assert stranger.asked[0].method == "GET"
+    assert len(stranger.asked[0].path) == 37
+
+
+def test_a_problem_ends_with_1_and_hides_no_other(west: Cli) -> None:
+    keys = west.directory / "data" / "sealing.keys"
+    (west.directory / "data").chmod(0o755)
+    keys.write_text(generate_line(ambient.random_bytes))  # another installation's key
+    result = west.run("doctor", "-o", "json")
+    assert result.exit_code == 1
+    problems = [one for one in json.loads(result.stdout) if one["verdict"] == "problem"]
+    assert [one["check"] for one in problems] == [
+        "permissions",
+        "authority server-ca",
+        "authority site-ca",
+    ]
+    assert problems[0]["remedy"].startswith("chmod 700")
+
+
+def test_an_installation_that_cannot_be_opened_is_a_problem(west: Cli) -> None:
+    (west.directory / "data" / "sealing.keys").chmod(0o644)
+    result = west.run("doctor")
+    assert result.exit_code == 1
+    assert "chmod 600" in result.stdout

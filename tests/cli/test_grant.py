@@ -1,0 +1,141 @@
+import stat
+import sys
+
+import click
+import pytest
+
+from app.cli.grant import _code_from_input
+from tests.builders import CODE
+from tests.cli.conftest import Cli
+from tests.running import Server
+
+
+def test_a_grant_is_made_and_its_code_shown_once(west: Cli) -> None:
+    result = west.run("grant", "create", "lab", "--redemptions", "2", "--window", "25m")
+    assert result.exit_code == 0
+    code = next(line.split()[1] for line in result.stdout.splitlines() if line.startswith("Code"))
+    assert len(code) == 24
+    assert "links to site west 2 times, until 20" in result.stdout
+    assert "(25m), cost 1" in result.stdout
+    assert "  grantserver grant show lab --site west\n" in result.stdout
+    for words in (["grant", "show", "lab"], ["grant", "list"], ["audit", "list"]):
+        for form in ("table", "json", "yaml"):
+            assert code not in west.done(*words, "-o", form)
+
+
+def test_a_code_is_read_from_standard_input_and_not_shown(west: Cli) -> None:
+    result = west.run("grant", "create", "lab", "--code", "-", typed=f"{CODE}\r\n")
+    assert result.exit_code == 0
+    assert CODE not in result.output
+    assert "--code -" not in result.stderr
+
+
+def test_a_code_is_typed_without_being_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, bool]] = []
+
+    def prompt(_: str, **options: bool) -> str:
+        asked.append(options)
+        return CODE
+
+    class Terminal:
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(click, "prompt", prompt)
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    assert _code_from_input() == CODE
+    assert asked == [{"hide_input": True, "err": True}]
+
+
+@pytest.mark.parametrize("typed", ["", "\n", "short\n"])
+def test_a_code_that_is_too_short_is_refused(west: Cli, typed: str) -> None:
+    result = west.run("grant", "create", "lab", "--code", "-", typed=typed)
+    assert result.exit_code == 2
+    assert west.json("grant", "list") == []
+
+
+def test_a_code_on_the_command_line_is_warned_of(west: Cli) -> None:
+    result = west.run("grant", "create", "lab", "--code", CODE)
+    assert result.exit_code == 0
+    assert "use --code -" in result.stderr
+    assert CODE not in result.output
+
+
+def test_with_a_token_file_the_code_is_in_there_alone(west: Cli) -> None:
+    result = west.run("grant", "create", "lab", "--token", "lab.yaml", "--code", "-", typed=CODE)
+    assert result.exit_code == 0
+    assert CODE not in result.output
+    path = west.directory / "lab.yaml"
+    assert CODE in path.read_text()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert "  grantserver token redeem lab.yaml\n" in result.stdout
+
+
+def test_a_short_window_is_warned_of(west: Cli) -> None:
+    assert "short" in west.run("grant", "create", "a", "--window", "59s").stderr
+    assert "short" not in west.run("grant", "create", "b", "--window", "60s").stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--window", "1d"],
+        ["--window", "0s"],
+        ["--redemptions", "0"],
+        ["--cost", "0"],
+        ["--issuer", "nobody"],
+        ["--redemptions", "many"],
+    ],
+)
+def test_a_wish_that_makes_no_sense_is_wrong_usage(west: Cli, words: list[str]) -> None:
+    result = west.run("grant", "create", "lab", *words)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert west.json("grant", "list") == []
+
+
+def test_an_unknown_site_and_a_taken_name_are_failures(west: Cli) -> None:
+    assert west.run("grant", "create", "lab", "--site", "east").exit_code == 1
+    west.done("grant", "create", "lab")
+    assert west.run("grant", "create", "lab").exit_code == 1
+
+
+def test_a_list_shows_what_was_used(cli: Cli, served: Server) -> None:
+    issued = served.issue("lab", redemptions=2, cost=7)
+    assert "0 of 2" in cli.done("grant", "list")
+    served.redeem(issued, name="n", subject="east")
+    served.redeem(issued, name="n", subject="north")
+    header, line = cli.done("grant", "list", "--site", "west").splitlines()
+    assert header.split() == ["NAME", "SITE", "REDEMPTIONS", "EXPIRATION", "STATE", "COST"]
+    assert "2 of 2" in line
+    assert "used up" in line
+    document = cli.json("grant", "show", "lab")
+    assert document["state"] == "used_up"
+    assert document["redemptionsAllowed"] == document["redemptionsMade"] == 2
+    assert [one["subject"] for one in document["redemptions"]] == ["east", "north"]
+    assert document["redemptions"][0]["notAfter"].endswith("Z")
+    shown = cli.done("grant", "show", "lab")
+    assert document["redemptions"][1]["serial"] in shown
+    assert "north" in shown
+    assert "127.0.0.1" in shown
+
+
+def test_an_empty_list_says_what_to_do(west: Cli) -> None:
+    assert "grantserver token issue token.yaml\n" in west.run("grant", "list").stderr
+    filtered = west.run("grant", "list", "--site", "west")
+    assert "There are no grants of site west." in filtered.stderr
+    assert "token issue token.yaml --site west" in filtered.stderr
+
+
+def test_a_grant_is_revoked_and_removed(west: Cli) -> None:
+    west.done("grant", "create", "lab")
+    assert "is revoked; it was redeemed 0 of 1" in west.done("grant", "revoke", "lab")
+    document = west.json("grant", "show", "lab")
+    assert document["state"] == "revoked"
+    assert document["revocationTime"].endswith("Z")
+    assert "Revoked" in west.done("grant", "show", "lab")
+    removed = west.done("grant", "remove", document["id"], "--site", "west")
+    assert f"grantserver audit list --target grant/{document['id']}" in removed
+    missing = west.run("grant", "show", "lab")
+    assert missing.exit_code == 1
+    assert "grantserver grant list" in missing.stderr

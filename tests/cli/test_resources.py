@@ -1,0 +1,105 @@
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from app.cli.resources import prepare, store
+from app.domain.receipts import Resource
+from app.errors import Conflict, Invalid, Unavailable
+
+
+def a_link(name: str = "lab") -> list[Resource]:
+    return [
+        Resource(kind="Secret", name=name, text="secret\n"),
+        Resource(kind="Link", name=name, text="link\n"),
+    ]
+
+
+def test_missing_directories_are_made_for_their_owner(tmp_path: Path) -> None:
+    directory = prepare(tmp_path / "ns", "lab", force=False)
+    assert directory == tmp_path / "ns" / "input" / "resources"
+    for path in (tmp_path / "ns", tmp_path / "ns" / "input", directory):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+
+
+def test_directories_that_are_there_stay_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "input" / "resources").mkdir(parents=True)
+    (tmp_path / "input").chmod(0o775)
+    prepare(tmp_path, "lab", force=False)
+    assert stat.S_IMODE((tmp_path / "input").stat().st_mode) == 0o775
+
+
+def test_a_part_that_leads_elsewhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere" / "resources").mkdir(parents=True)
+    (tmp_path / "ns").mkdir()
+    (tmp_path / "ns" / "input").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(Invalid, match="leads out"):
+        prepare(tmp_path / "ns", "lab", force=False)
+
+
+def test_a_namespace_may_itself_be_reached_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "ns").symlink_to(tmp_path / "real")
+    assert prepare(tmp_path / "ns", "lab", force=False).resolve().is_relative_to(tmp_path / "real")
+
+
+def test_what_is_no_directory_is_told(tmp_path: Path) -> None:
+    (tmp_path / "input").touch()
+    with pytest.raises(Conflict, match="no directory"):
+        prepare(tmp_path, "lab", force=False)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "a.b", "x\n", "", "A"])
+def test_no_name_becomes_a_path_unseen(tmp_path: Path, name: str) -> None:
+    with pytest.raises(Invalid):
+        prepare(tmp_path / "ns", name, force=False)
+    assert not (tmp_path / "ns").exists()
+    with pytest.raises(Invalid):
+        store(tmp_path, a_link(name), force=False)
+    with pytest.raises(Invalid):
+        store(tmp_path, [Resource(kind="../Secret", name="lab", text="")], force=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_cannot_be_written_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(Invalid, match="Permission denied"):
+        prepare(tmp_path, "lab", force=False)
+
+
+def test_a_directory_that_cannot_be_read_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(Unavailable, match="Permission denied"):
+        prepare(tmp_path, "lab", force=False)
+
+
+def test_all_are_stored_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "Link-lab.yaml").write_text("theirs")
+    with pytest.raises(Conflict):
+        store(tmp_path, a_link(), force=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["Link-lab.yaml"]
+    (tmp_path / "Link-lab.yaml").unlink()
+    order: list[str] = []
+    link = os.link
+
+    def note(source: str, target: Path) -> None:
+        order.append(target.name)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", note)
+    paths = store(tmp_path, a_link(), force=False)
+    assert order == ["Secret-lab.yaml", "Link-lab.yaml"]
+    assert [path.name for path in paths] == order
+    assert [path.read_text() for path in paths] == ["secret\n", "link\n"]
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in paths)

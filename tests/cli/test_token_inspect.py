@@ -1,0 +1,73 @@
+import json
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.cli.conftest import Cli, Stranger
+
+
+@pytest.mark.usefixtures("served")
+def test_what_is_left_is_told_without_using_it(cli: Cli) -> None:
+    cli.done("token", "issue", "t.yaml", "--name", "lab", "--redemptions", "2", "--cost", "3")
+    assert "0 of 2, 2 left" in cli.done("token", "inspect", "t.yaml")
+    cli.done("token", "redeem", "t.yaml", "--subject", "east")
+    shown = cli.done("token", "inspect", "t.yaml")
+    assert "1 of 2, 1 left" in shown
+    assert "east" in shown
+    document = cli.json("token", "inspect", "t.yaml")
+    assert document["redemptionsMade"] == 1
+    assert document["state"] == "active"
+    written = cli.done("token", "inspect", "t.yaml", "-o", "yaml")
+    assert YAML(typ="safe").load(written) == document
+    assert cli.json("grant", "show", "lab")["redemptionsMade"] == 1
+
+
+@pytest.mark.usefixtures("served")
+def test_a_wrong_code_learns_nothing(cli: Cli) -> None:
+    cli.done("token", "issue", "t.yaml")
+    path = cli.directory / "t.yaml"
+    code = cli.directory.joinpath("t.yaml").read_text().split('code: "')[1][:24]
+    path.write_text(path.read_text().replace(code, "x" * 24))
+    result = cli.run("token", "inspect", "t.yaml")
+    assert result.exit_code == 1
+    assert "the code does not belong to the grant" in result.stderr
+    assert "x" * 24 not in result.stderr
+
+
+def test_a_server_that_cannot_tell_is_named_as_such(cli: Cli, stranger: Stranger) -> None:
+    stranger.say = lambda _: (405, b"Only POST is supported\n")
+    result = cli.run("token", "inspect", "-", typed=stranger.token())
+    assert result.exit_code == 1
+    assert "cannot tell what is left" in result.stderr
+    assert stranger.asked[0].method == "GET"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b"{}",
+        b'{"redemptionsMade": "1"}',
+        b"[" * 100_000,
+        json.dumps(
+            {
+                "redemptionsMade": 1,
+                "redemptionsAllowed": 2,
+                "redemptions": [7],
+                "grant": "x",
+                "site": "x",
+                "state": "x",
+                "expirationTime": "x",
+                "linkCost": 1,
+            }
+        ).encode(),
+    ],
+    ids=["nothing", "list", "null", "empty", "text", "deep", "no-redemption"],
+)
+def test_an_odd_answer_is_a_failure(cli: Cli, stranger: Stranger, body: bytes) -> None:
+    stranger.say = lambda _: (200, body)
+    result = cli.run("token", "inspect", "-", typed=stranger.token())
+    assert result.exit_code == 1
+    assert result.stderr == "error: the server's answer does not tell what is left of the token\n"
