@@ -1,0 +1,1 @@
+"""Measures GrantServer on one core against bare handshakes and the incumbent's way."""

@@ -1,0 +1,1 @@
+"""A whole linking, played on this machine for a newcomer to watch."""
