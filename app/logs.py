@@ -232,8 +232,12 @@ def _as_text(event: EventDict) -> str:
     origin = [str(facts.pop(name)) for name in ("time", "level", "logger", "event")]
     line = f"{origin[0]} {origin[1]:<7} {origin[2]}: {origin[3]}"
     for name, value in facts.items():
-        plain = isinstance(value, str) and _PLAIN_VALUE.fullmatch(value)
-        line += f" {name}={value if plain else _quote(value)}"
+        if type(value) is float:
+            text = repr(value)
+        else:
+            plain = isinstance(value, str) and _PLAIN_VALUE.fullmatch(value)
+            text = value if plain else _quote(value)
+        line += f" {name}={text}"
     # Whatever could end the line or move the cursor is escaped: no value can forge an event.
     return line if line.isprintable() else "".join(map(_escaped, line))
 

@@ -73,17 +73,20 @@ def is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> boo
     return True
 
 
-def name_of(common_name: str, *, field: str) -> x509.Name:
-    """Build the distinguished name that holds `common_name` alone.
-
-    Raises Invalid(field) when it is empty, longer than `COMMON_NAME_BYTES`, or no Unicode.
-    """
+def check_common_name(common_name: str, *, field: str) -> None:
+    """Raise Invalid(field) when it is empty, longer than `COMMON_NAME_BYTES`, or no Unicode."""
     try:
-        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    except ValueError as error:
-        raise Invalid(
-            field, f"a common name has 1 to {COMMON_NAME_BYTES} bytes of UTF-8"
-        ) from error
+        length = len(common_name.encode())
+    except UnicodeEncodeError:
+        length = 0
+    if not 1 <= length <= COMMON_NAME_BYTES:
+        raise Invalid(field, f"a common name has 1 to {COMMON_NAME_BYTES} bytes of UTF-8")
+
+
+def name_of(common_name: str, *, field: str) -> x509.Name:
+    """Build the distinguished name that holds `common_name` alone; raises as the check does."""
+    check_common_name(common_name, field=field)
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
 def seconds(moment: datetime) -> int:

@@ -12,7 +12,6 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding
 
 from app.crypto.issuers import Issuer
 from app.crypto.keys import PublicKey
@@ -30,24 +29,15 @@ _VERSION_3: Final = bytes.fromhex("a003020102")  # [0] EXPLICIT INTEGER 2
 _LAST_YEAR_OF_UTC_TIME: Final = 2049  # RFC 5280, section 4.1.2.5
 _ONE_LENGTH_BYTE: Final = 0x80
 
-# AlgorithmIdentifiers, complete: RFC 5758 section 3.2, RFC 4055 section 5, RFC 8410 section 3.
-_ECDSA: Final = {
-    "sha256": bytes.fromhex("300a06082a8648ce3d040302"),
-    "sha384": bytes.fromhex("300a06082a8648ce3d040303"),
-    "sha512": bytes.fromhex("300a06082a8648ce3d040304"),
-}
-_RSA: Final = {
-    "sha256": bytes.fromhex("300d06092a864886f70d01010b0500"),
-    "sha384": bytes.fromhex("300d06092a864886f70d01010c0500"),
-    "sha512": bytes.fromhex("300d06092a864886f70d01010d0500"),
-}
-_ED25519: Final = bytes.fromhex("300506032b6570")
+_COMMON_NAME: Final = bytes.fromhex("0603550403")  # OBJECT IDENTIFIER 2.5.4.3
+_UTF8_STRING: Final = 0x0C
+_SET: Final = 0x31
 
 
 def signed_leaf(
     issuer: Issuer,
     *,
-    subject: x509.Name,
+    common_name: str,
     public_key: PublicKey,
     serial: int,
     not_before: int,
@@ -55,40 +45,28 @@ def signed_leaf(
     extensions: tuple[x509.Extension[x509.ExtensionType], ...],
 ) -> bytes:
     """Write and sign a certificate, version 3; the answer is its DER. Times are UTC seconds."""
-    algorithm = _algorithm(issuer)
+    algorithm = issuer.signature_algorithm
     to_be_signed = _tlv(
         _SEQUENCE,
         _VERSION_3,
         _tlv(_INTEGER, serial.to_bytes(serial.bit_length() // 8 + 1, "big")),
         algorithm,
-        issuer.name.public_bytes(),
+        issuer.name_der,
         _tlv(_SEQUENCE, _time(not_before), _time(not_after)),
-        subject.public_bytes(),
+        _name(common_name),
         public_key.public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         ),
         _tlv(_EXTENSIONS, _tlv(_SEQUENCE, *map(_extension, extensions))),
     )
-    signature = _sign(issuer, to_be_signed)
+    signature = issuer.sign(to_be_signed)
     return _tlv(_SEQUENCE, to_be_signed, algorithm, _tlv(_BIT_STRING, b"\x00", signature))
 
 
-def _sign(issuer: Issuer, data: bytes) -> bytes:
-    key = issuer.key
-    if isinstance(key, ed25519.Ed25519PrivateKey):
-        return key.sign(data)
-    if issuer.signature_hash is None:
-        raise Broken("an issuer's key needs a hash to sign with, and has none")
-    if isinstance(key, ec.EllipticCurvePrivateKey):
-        return key.sign(data, ec.ECDSA(issuer.signature_hash))
-    return key.sign(data, padding.PKCS1v15(), issuer.signature_hash)
-
-
-def _algorithm(issuer: Issuer) -> bytes:
-    if issuer.signature_hash is None:
-        return _ED25519
-    known = _ECDSA if isinstance(issuer.key, ec.EllipticCurvePrivateKey) else _RSA
-    return known[issuer.signature_hash.name]
+def _name(common_name: str) -> bytes:
+    """Write the distinguished name that holds the common name alone (RFC 5280, 4.1.2.4)."""
+    value = _tlv(_UTF8_STRING, common_name.encode())
+    return _tlv(_SEQUENCE, _tlv(_SET, _tlv(_SEQUENCE, _COMMON_NAME, value)))
 
 
 # Four of a leaf's five extensions are the same for all leaves of an issuer.

@@ -26,6 +26,19 @@ from app.errors import Broken, Invalid
 _SERIAL_BITS = 159
 """20 octets, the first bit being the sign (RFC 5280, section 4.1.2.2)."""
 
+# AlgorithmIdentifiers, complete: RFC 5758 section 3.2, RFC 4055 section 5, RFC 8410 section 3.
+_ECDSA = {
+    "sha256": bytes.fromhex("300a06082a8648ce3d040302"),
+    "sha384": bytes.fromhex("300a06082a8648ce3d040303"),
+    "sha512": bytes.fromhex("300a06082a8648ce3d040304"),
+}
+_RSA = {
+    "sha256": bytes.fromhex("300d06092a864886f70d01010b0500"),
+    "sha384": bytes.fromhex("300d06092a864886f70d01010c0500"),
+    "sha512": bytes.fromhex("300d06092a864886f70d01010d0500"),
+}
+_ED25519 = bytes.fromhex("300506032b6570")
+
 _AUTHORITY_KEY_USAGE = x509.KeyUsage(
     digital_signature=False,
     key_encipherment=False,
@@ -58,7 +71,11 @@ class Issuer:
     label: str
     name: x509.Name = field(repr=False)
     authority_key_identifier: x509.Extension[x509.ExtensionType] = field(repr=False)
+    name_der: bytes = field(repr=False)
     signature_hash: SignatureHash | None = field(repr=False)
+    signature_algorithm: bytes = field(repr=False)
+    """The AlgorithmIdentifier of its signatures, in DER."""
+    sign: Callable[[bytes], bytes] = field(repr=False, compare=False)
     verify: Callable[[bytes, bytes], None] = field(repr=False, compare=False)
     """Takes a signature and the bytes that were signed; raises InvalidSignature."""
 
@@ -87,7 +104,10 @@ def load_issuer(certificate_pem: bytes, key_pem: bytes) -> Issuer:
         label=f'the issuer "{name.rfc4514_string()}"',
         name=name,
         authority_key_identifier=_authority_key_identifier(certificate, key),
+        name_der=name.public_bytes(),
         signature_hash=signature_hash(key),
+        signature_algorithm=_signature_algorithm(key),
+        sign=_signer(key),
         verify=_verifier(key),
     )
 
@@ -191,6 +211,22 @@ def _authority_key_identifier(
         else x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(named)
     )
     return x509.Extension(value.oid, critical=False, value=value)
+
+
+def _signature_algorithm(key: PrivateKey) -> bytes:
+    digest = signature_hash(key)
+    if digest is None:
+        return _ED25519
+    return (_ECDSA if isinstance(key, ec.EllipticCurvePrivateKey) else _RSA)[digest.name]
+
+
+def _signer(key: PrivateKey) -> Callable[[bytes], bytes]:
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return key.sign
+    digest = signature_hash(key)
+    if isinstance(key, rsa.RSAPrivateKey):
+        return partial(key.sign, padding=padding.PKCS1v15(), algorithm=digest)
+    return partial(key.sign, signature_algorithm=ec.ECDSA(digest))
 
 
 def _verifier(key: PrivateKey) -> Callable[[bytes, bytes], None]:

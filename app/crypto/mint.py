@@ -13,7 +13,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from app.crypto.certificates import name_of, seconds, serial_text
+from app.crypto.certificates import check_common_name, seconds, serial_text
 from app.crypto.der import signed_leaf
 from app.crypto.issuers import Issuer
 from app.crypto.keys import PrivateKey, PublicKey, to_pem
@@ -80,10 +80,11 @@ def sign(issuer: Issuer, order: LeafOrder) -> x509.Certificate:
     Raises Invalid("subject") when the common name is empty or over 64 bytes of UTF-8; callers
     have shortened it.
     """
+    check_common_name(order.common_name, field="subject")
     return x509.load_der_x509_certificate(
         signed_leaf(
             issuer,
-            subject=name_of(order.common_name, field="subject"),
+            common_name=order.common_name,
             public_key=order.public_key,
             serial=order.serial,
             not_before=order.not_before,

@@ -9,9 +9,12 @@ each document begun by `---`, nothing after the last Link.
 import base64
 import json
 from collections.abc import Sequence
+from typing import Final
 
 from app.domain.certificates import Minted
 from app.domain.sites import Link
+
+_text: Final = json.JSONEncoder().encode
 
 
 def bundle(name: str, minted: Minted, links: Sequence[Link]) -> bytes:
@@ -80,10 +83,6 @@ def _link(link: Link, *, credentials: str) -> str:
         "  endpoints:\n"
         f"{endpoints}"
     )
-
-
-def _text(value: str) -> str:
-    return json.dumps(value)
 
 
 def _base64(value: bytes) -> str:

@@ -232,19 +232,26 @@ async def _read_body(headers: _Headers, receive: Receive) -> bytes:
         raise too_long
     message = await receive()  # nearly always the whole body; the listener bounds the wait
     body: bytes = message.get("body", b"")
-    try:
-        # The timer is not free, and hardly anybody needs it.
-        async with asyncio.timeout(BODY_SECONDS if message.get("more_body") else None):
-            while message.get("more_body") and len(body) <= MOST_BODY_BYTES:
-                message = await receive()
-                body += message.get("body", b"")
-    except TimeoutError as error:
-        raise Refused(Reason.BODY, f"the body took over {BODY_SECONDS:g} s") from error
+    if message.get("more_body"):
+        body, message = await _read_rest(body, receive)
     if message["type"] == "http.disconnect":
         raise _Gone
     if len(body) > MOST_BODY_BYTES:
         raise too_long
     return body
+
+
+async def _read_rest(body: bytes, receive: Receive) -> tuple[bytes, Message]:
+    """Read on, until the body ends, is too long, or takes too long."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while True:
+                message = await receive()
+                body += message.get("body", b"")
+                if not message.get("more_body") or len(body) > MOST_BODY_BYTES:
+                    return body, message
+    except TimeoutError as error:
+        raise Refused(Reason.BODY, f"the body took over {BODY_SECONDS:g} s") from error
 
 
 def _inspection(inspection: Inspection) -> bytes:

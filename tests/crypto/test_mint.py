@@ -1,11 +1,13 @@
 import shutil
 import subprocess
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cryptography.x509.verification import PolicyBuilder, Store
@@ -214,6 +216,15 @@ def test_inspection_finds_extensions_too_many_too_few_and_changed(
             inspect(certificate, issuer, order)
 
 
+def longer_digest(issuer: Issuer) -> Issuer:
+    assert isinstance(issuer.key, ec.EllipticCurvePrivateKey)
+    return replace(
+        issuer,
+        signature_algorithm=bytes.fromhex("300a06082a8648ce3d040303"),  # ecdsa-with-SHA384
+        sign=partial(issuer.key.sign, signature_algorithm=ec.ECDSA(hashes.SHA384())),
+    )
+
+
 def test_inspection_finds_another_issuer_and_another_signer(
     keys: dict[str, PrivateKey], issuer: Issuer
 ) -> None:
@@ -222,11 +233,11 @@ def test_inspection_finds_another_issuer_and_another_signer(
     with pytest.raises(Broken, match=r"^the issuer "):
         inspect(sign(load_issuer(other.pem, to_pem(other.key)), order), issuer, order)
     # The same name, the same kind of key, another key.
-    stranger = replace(issuer, key=generate(KeyType.P256))
+    stranger = replace(issuer, sign=authority(generate(KeyType.P256)).sign)
     with pytest.raises(Broken, match=r"^the signature "):
         inspect(sign(stranger, order), issuer, order)
     with pytest.raises(Broken, match=r"^the signature algorithm "):
-        inspect(sign(replace(issuer, signature_hash=hashes.SHA384()), order), issuer, order)
+        inspect(sign(longer_digest(issuer), order), issuer, order)
 
 
 @pytest.mark.parametrize("ca_key", KEY_NAMES)

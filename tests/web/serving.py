@@ -164,6 +164,10 @@ class Server:
             connection.sendall(request)
             return read_all(connection)
 
+    def is_left_alone(self) -> bool:
+        """Wait until there is no connection any more, if that comes."""
+        return bool(self.begin(self.listener._ended(PATIENCE)).result(2 * PATIENCE))
+
     def open_connections(self) -> int:
         return int(self.call(lambda: len(self.listener._roll)))
 

@@ -113,7 +113,7 @@ def test_a_handshake_that_takes_too_long_is_cut() -> None:
         stalled(server, 2) as those,
     ):
         assert all(is_cut_in_time(connection) for connection in those)
-        assert server.open_connections() == 0
+        assert server.is_left_alone()
 
 
 def test_a_connection_is_not_delayed_by_nagle() -> None:
@@ -171,7 +171,7 @@ def test_a_connection_whose_handshake_failed_leaves_nothing_behind() -> None:
                 connection.sendall(b"no TLS at all\r\n\r\n")
                 assert read_all(connection) == b""
             assert status_of(server.ask()) == 200
-            assert server.open_connections() == 0
+            assert server.is_left_alone()
             left = [thing for thing in gc.get_objects() if isinstance(thing, Connection)]
         finally:
             gc.enable()

@@ -237,7 +237,7 @@ def test_a_header_that_trickles_in_is_cut() -> None:
         while not select.select([connection], [], [], 0.05)[0]:
             connection.sendall(b"x")
         assert read_all(connection) == b""
-        assert server.open_connections() == 0
+        assert server.is_left_alone()
 
 
 def test_a_body_that_trickles_in_is_cut_and_the_application_told() -> None:
@@ -247,7 +247,7 @@ def test_a_body_that_trickles_in_is_cut_and_the_application_told() -> None:
         while not select.select([connection], [], [], 0.05)[0]:
             connection.sendall(b"x")
         assert read_all(connection) == b""
-        assert server.open_connections() == 0
+        assert server.is_left_alone()
         assert server.call(lambda: len(server.listener._state.tasks)) == 0
     assert app.requests == 1
 
@@ -334,7 +334,7 @@ def test_a_client_that_never_stops_sending_is_cut_in_the_end(
             while True:
                 connection.sendall(b"4\r\ncode\r\n" * 1000)
         assert body_of(read_all(connection)) == b"not this\n"
-        assert server.open_connections() == 0
+        assert server.is_left_alone()
 
 
 def test_a_client_that_neither_reads_nor_closes_is_forgotten() -> None:
@@ -346,7 +346,7 @@ def test_a_client_that_neither_reads_nor_closes_is_forgotten() -> None:
         connection.sendall(REQUEST)
         assert status_of(read_all(connection)) == 200
         assert read_all(other) == b""
-        assert server.open_connections() == 0
+        assert server.is_left_alone()
 
 
 def test_a_client_that_does_not_read_its_answer_is_forgotten() -> None:
@@ -361,7 +361,7 @@ def test_a_client_that_does_not_read_its_answer_is_forgotten() -> None:
         assert connection.recv(12) == b"HTTP/1.1 200"
         with server.connect() as other:
             assert read_all(other) == b""  # its time was over after the first's
-            assert server.open_connections() == 0
+            assert server.is_left_alone()
 
 
 def test_who_is_refused_before_its_request_is_whole_knows_at_once_that_it_is_over(
