@@ -9,7 +9,6 @@ redemption, on the event loop: see the remarks on what is built beforehand.
 from dataclasses import dataclass, field
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -95,9 +94,11 @@ def sign(issuer: Issuer, order: LeafOrder) -> x509.Certificate:
 
 
 def inspect(certificate: x509.Certificate, issuer: Issuer, order: LeafOrder) -> None:
-    """Compare a finished certificate with its order, part by part, and verify its signature.
+    """Read a finished certificate back with the library, and compare it with its order.
 
-    Raises Broken naming the first part that differs.
+    Raises Broken naming the first part that differs. Its signature is not verified here: that
+    would cost more than all of the minting, and whether the issuer's signatures verify was
+    found out when the issuer was loaded.
     """
     subject = [(part.oid, part.value) for part in certificate.subject]
     parts = (
@@ -114,11 +115,6 @@ def inspect(certificate: x509.Certificate, issuer: Issuer, order: LeafOrder) -> 
     for part, as_ordered in parts:
         if not as_ordered:
             raise Broken(f"the {part} of a minted certificate is not what was ordered")
-    try:
-        # A quarter cheaper than `verify_directly_issued_by`, which reads both names again.
-        issuer.verify(certificate.signature, certificate.tbs_certificate_bytes)
-    except InvalidSignature as error:
-        raise Broken("the signature of a minted certificate is not its issuer's") from error
 
 
 def mint_client(
