@@ -6,15 +6,14 @@ extension values. What comes out is read back by the library and compared with i
 it may leave (`mint.inspect`), and a test holds it against the builder's output byte for byte.
 """
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 
 from app.crypto.issuers import Issuer
-from app.crypto.keys import PublicKey
 from app.errors import Broken
 
 _BOOLEAN_TRUE: Final = b"\x01\x01\xff"
@@ -38,13 +37,16 @@ def signed_leaf(
     issuer: Issuer,
     *,
     common_name: str,
-    public_key: PublicKey,
+    public_key_der: bytes,
     serial: int,
     not_before: int,
     not_after: int,
-    extensions: tuple[x509.Extension[x509.ExtensionType], ...],
+    extensions_der: bytes,
 ) -> bytes:
-    """Write and sign a certificate, version 3; the answer is its DER. Times are UTC seconds."""
+    """Write and sign a certificate, version 3; the answer is its DER. Times are UTC seconds.
+
+    `public_key_der` is a SubjectPublicKeyInfo, `extensions_der` what `extensions` writes.
+    """
     algorithm = issuer.signature_algorithm
     to_be_signed = _tlv(
         _SEQUENCE,
@@ -54,13 +56,16 @@ def signed_leaf(
         issuer.name_der,
         _tlv(_SEQUENCE, _time(not_before), _time(not_after)),
         _name(common_name),
-        public_key.public_bytes(
-            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-        ),
-        _tlv(_EXTENSIONS, _tlv(_SEQUENCE, *map(_extension, extensions))),
+        public_key_der,
+        extensions_der,
     )
     signature = issuer.sign(to_be_signed)
     return _tlv(_SEQUENCE, to_be_signed, algorithm, _tlv(_BIT_STRING, b"\x00", signature))
+
+
+def extensions(listed: Iterable[x509.Extension[x509.ExtensionType]]) -> bytes:
+    """Write the extensions of a certificate, in their order."""
+    return _tlv(_EXTENSIONS, _tlv(_SEQUENCE, *map(_extension, listed)))
 
 
 def _name(common_name: str) -> bytes:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import PublicKeyAlgorithmOID
@@ -23,7 +23,6 @@ from app.crypto.certificates import (
 from app.crypto.keys import PrivateKey, SignatureHash, load_private_key, signature_hash
 from app.errors import Broken, Invalid
 
-_TRIAL = b"GrantServer signs this to see whether it can"
 _SERIAL_BITS = 159
 """20 octets, the first bit being the sign (RFC 5280, section 4.1.2.2)."""
 
@@ -77,6 +76,10 @@ class Issuer:
     signature_algorithm: bytes = field(repr=False)
     """The AlgorithmIdentifier of its signatures, in DER."""
     sign: Callable[[bytes], bytes] = field(repr=False, compare=False)
+    verify: Callable[[bytes, bytes], None] = field(repr=False, compare=False)
+    """Takes a signature and the bytes that were signed; raises InvalidSignature."""
+    inspected: set[type] = field(default_factory=set, repr=False, compare=False)
+    """The kinds of client key of which a certificate has been inspected whole."""
 
 
 def load_issuer(certificate_pem: bytes, key_pem: bytes) -> Issuer:
@@ -93,8 +96,6 @@ def load_issuer(certificate_pem: bytes, key_pem: bytes) -> Issuer:
         _check_is_ca(certificate)
     _check_chain(certificates)
     name = certificate.subject
-    sign = _signer(key)
-    _check_signer(sign, _verifier(key))
     return Issuer(
         certificate_pem=certificate_pem,
         certificate=certificate,
@@ -108,7 +109,8 @@ def load_issuer(certificate_pem: bytes, key_pem: bytes) -> Issuer:
         name_der=name.public_bytes(),
         signature_hash=signature_hash(key),
         signature_algorithm=_signature_algorithm(key),
-        sign=sign,
+        sign=_signer(key),
+        verify=_verifier(key),
     )
 
 
@@ -227,14 +229,6 @@ def _signer(key: PrivateKey) -> Callable[[bytes], bytes]:
     if isinstance(key, rsa.RSAPrivateKey):
         return partial(key.sign, padding=padding.PKCS1v15(), algorithm=digest)
     return partial(key.sign, signature_algorithm=ec.ECDSA(digest))
-
-
-def _check_signer(sign: Callable[[bytes], bytes], verify: Callable[[bytes, bytes], None]) -> None:
-    """Make a signature once and see that it verifies, so that not every one needs to be."""
-    try:
-        verify(sign(_TRIAL), _TRIAL)
-    except InvalidSignature as error:
-        raise Broken("what an issuer signs does not verify under its certificate") from error
 
 
 def _verifier(key: PrivateKey) -> Callable[[bytes, bytes], None]:

@@ -184,10 +184,10 @@ class Ledger(_Group):
     """How redemptions are committed."""
 
     spacing_seconds: Annotated[float, BeforeValidator(duration_reader(least=0))] = _setting(
-        "5ms",
+        "10ms",
         "Least time between two commits of redemptions that wait together, a Go duration; "
         "0s turns it off.",
-        expected="a duration, such as 5ms or 0s",
+        expected="a duration, such as 10ms or 0s",
         name="spacing",
     )
 

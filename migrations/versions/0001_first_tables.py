@@ -159,7 +159,6 @@ def upgrade() -> None:
             ["grant_id"], ["grants.id"], name="fk_redemptions_grant_id", ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name="pk_redemptions"),
-        sa.UniqueConstraint("fingerprint", name="uq_redemptions_fingerprint"),
         sa.UniqueConstraint("grant_id", "ordinal", name="uq_redemptions_grant_id_ordinal"),
         sa.UniqueConstraint("serial", name="uq_redemptions_serial"),
     )

@@ -14,11 +14,12 @@ from cryptography.x509.verification import PolicyBuilder, Store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.crypto import der
 from app.crypto.certificates import moment
 from app.crypto.issuers import Issuer, load_issuer
-from app.crypto.keys import PrivateKey, load_private_key, to_pem
-from app.crypto.mint import LeafOrder, inspect, mint_client, prepare, sign
-from app.domain.certificates import Minted
+from app.crypto.keys import PrivateKey, generate, load_private_key, to_pem
+from app.crypto.mint import LeafOrder, inspect, inspect_next, mint_client, prepare, sign
+from app.domain.certificates import KeyType, Minted
 from app.errors import Broken, Invalid, Lack, Unready
 from tests.crypto.conftest import KEY_NAMES, NOW, YEAR, authority, odd_certificate
 
@@ -161,8 +162,10 @@ def test_a_name_of_printable_characters_is_repeated_byte_by_byte(
 
 
 def test_inspection_passes_what_was_ordered(keys: dict[str, PrivateKey], issuer: Issuer) -> None:
-    order = order_for(issuer, keys["p256"])
-    inspect(sign(issuer, order), issuer, order)
+    for name in KEY_NAMES:
+        order = order_for(issuer, keys[name])
+        for look in (inspect, inspect_next):
+            look(sign(issuer, order), issuer, order)
 
 
 @pytest.mark.parametrize(
@@ -179,16 +182,19 @@ def test_inspection_names_the_part_that_differs(
 ) -> None:
     order = order_for(issuer, keys["p256"])
     certificate = sign(issuer, replace(order, **change))  # type: ignore[arg-type]
-    with pytest.raises(Broken, match=rf"^the {part} of a minted certificate"):
-        inspect(certificate, issuer, order)
+    for look in (inspect, inspect_next):
+        with pytest.raises(Broken, match=rf"^the {part} of a minted certificate"):
+            look(certificate, issuer, order)
 
 
 def test_inspection_finds_a_foreign_key(keys: dict[str, PrivateKey], issuer: Issuer) -> None:
     order = order_for(issuer, keys["p256"])
     for name in ("p384", "rsa-2048", "ed25519"):
-        certificate = sign(issuer, replace(order, public_key=keys[name].public_key()))
-        with pytest.raises(Broken, match=r"^the public key "):
-            inspect(certificate, issuer, order)
+        foreign = order_for(issuer, keys[name]).public_key_der
+        certificate = sign(issuer, replace(order, public_key_der=foreign))
+        for look in (inspect, inspect_next):
+            with pytest.raises(Broken, match=r"^the public key "):
+                look(certificate, issuer, order)
 
 
 def test_inspection_finds_extensions_too_many_too_few_and_changed(
@@ -211,9 +217,11 @@ def test_inspection_finds_extensions_too_many_too_few_and_changed(
             *rest,
         ),
     ):
-        certificate = sign(issuer, replace(order, extensions=extensions))
+        certificate = sign(issuer, replace(order, extensions_der=der.extensions(extensions)))
         with pytest.raises(Broken, match=r"^the list of extensions "):
             inspect(certificate, issuer, order)
+        with pytest.raises(Broken, match=r"^the public key "):  # and what stands beside it
+            inspect_next(certificate, issuer, order)
 
 
 def longer_digest(issuer: Issuer) -> Issuer:
@@ -225,15 +233,47 @@ def longer_digest(issuer: Issuer) -> Issuer:
     )
 
 
-def test_inspection_finds_another_issuer_and_another_algorithm(
+def test_inspection_finds_another_issuer_algorithm_and_signer(
     keys: dict[str, PrivateKey], issuer: Issuer
 ) -> None:
     order = order_for(issuer, keys["p256"])
     other = odd_certificate(keys["p256"], name="other")
-    with pytest.raises(Broken, match=r"^the issuer "):
-        inspect(sign(load_issuer(other.pem, to_pem(other.key)), order), issuer, order)
-    with pytest.raises(Broken, match=r"^the signature algorithm "):
-        inspect(sign(longer_digest(issuer), order), issuer, order)
+    for look in (inspect, inspect_next):
+        with pytest.raises(Broken, match=r"^the issuer "):
+            look(sign(load_issuer(other.pem, to_pem(other.key)), order), issuer, order)
+        with pytest.raises(Broken, match=r"^the signature algorithm "):
+            look(sign(longer_digest(issuer), order), issuer, order)
+    # The same name, the same kind of key, another key.
+    stranger = replace(issuer, sign=authority(generate(KeyType.P256)).sign)
+    with pytest.raises(Broken, match=r"^the signature "):
+        inspect(sign(stranger, order), issuer, order)
+
+
+def test_the_first_certificate_of_each_kind_is_inspected_whole(
+    keys: dict[str, PrivateKey],
+) -> None:
+    for name in ("p256", "rsa-2048", "ed25519"):
+        signer = authority(generate(KeyType.P256)).sign
+        stranger = replace(authority(keys["p256"]), sign=signer)
+        for _ in range(2):
+            with pytest.raises(Broken, match=r"^the signature "):
+                mint(stranger, keys[name])
+        honest = authority(keys["p256"])
+        mint(honest, keys[name])
+        mint(replace(honest, sign=signer), keys[name])  # known kind: not verified again
+
+
+@pytest.mark.parametrize("field", ["public_key_der", "extensions_der"])
+def test_the_next_certificates_are_compared_with_their_orders_too(
+    keys: dict[str, PrivateKey], monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    issuer = authority(keys["p256"])
+    mint(issuer, keys["p256"])
+    other = getattr(order_for(authority(keys["p384"]), keys["p384"]), field)
+    write = der.signed_leaf
+    monkeypatch.setattr(der, "signed_leaf", lambda *a, **k: write(*a, **{**k, field: other}))
+    with pytest.raises(Broken, match=r"^the public key "):
+        mint(issuer, keys["p256"])
 
 
 @pytest.mark.parametrize("ca_key", KEY_NAMES)

@@ -74,7 +74,7 @@ ROWS: Final[tuple[tuple[Any, ...], ...]] = (
     ("limits", "connections", "connections", 1000, "16", "16", 16),
     ("limits", "handshake", "handshake_seconds", 5.0, "250ms", '"250ms"', 0.25),
     ("limits", "request", "request_seconds", 10.0, "1m", '"1m"', 60.0),
-    ("ledger", "spacing", "spacing_seconds", 0.005, "0s", '"0s"', 0.0),
+    ("ledger", "spacing", "spacing_seconds", 0.01, "0s", '"0s"', 0.0),
 )
 CASES: Final = tuple(Case(*row) for row in ROWS)
 each_setting = pytest.mark.parametrize("case", CASES, ids=lambda case: str(case.variable))

@@ -100,7 +100,7 @@ def test_all_problems_are_told_at_once_each_where_it_was_written(tmp_path: Path)
         f"[listen] ops in {file}: got 9091; {address}",
         f'[logs] level in {file}: got "loud"; expected debug, info, warning or error',
         'GRANTSERVER_LIMITS_CONNECTIONS: got "5"; expected a whole number, 16 or more',
-        '--ledger-spacing: got "-1s"; expected a duration, such as 5ms or 0s',
+        '--ledger-spacing: got "-1s"; expected a duration, such as 10ms or 0s',
     )
 
 

@@ -96,7 +96,6 @@ UNIQUES: Mapping[str, tuple[str, ...]] = {
     ),
     "uq_grants_site_id_name": ("site_id", "name"),
     "uq_redemptions_serial": ("serial",),
-    "uq_redemptions_fingerprint": ("fingerprint",),
     "uq_redemptions_grant_id_ordinal": ("grant_id", "ordinal"),
 }  # fmt: skip
 FOREIGN: Mapping[str, tuple[str, Mapping[str, Any]]] = {
