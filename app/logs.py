@@ -150,18 +150,16 @@ def _redacted(event: EventDict, show: Callable[[EventDict], str]) -> str:
     bearer credentials are cut out of every text, tracebacks included. Bytes are never shown:
     codes and keys are bytes.
     """
-    event = {
-        name: value
-        if type(value) in _PLAIN_TYPES and not _is_secret(name)
-        else REDACTED
-        if _is_secret(name)
-        else _clean(value, _DEEPEST - 1)
-        for name, value in zip(map(str, event), event.values(), strict=True)
-    }
-    line = show(event)
-    if len(line) > _LONGEST_TEXT or any(sign in line for sign in _SIGNS_OF_SECRETS):
-        line = show(cast("EventDict", _clean(event, _DEEPEST)))
-    return line
+    if not _may_tell_secrets(tuple(event)) and _PLAIN_TYPES.issuperset(map(type, event.values())):
+        line = show(event)
+        if len(line) <= _LONGEST_TEXT and not any(sign in line for sign in _SIGNS_OF_SECRETS):
+            return line
+    return show(cast("EventDict", _clean(event, _DEEPEST)))
+
+
+@lru_cache(maxsize=1024)
+def _may_tell_secrets(names: tuple[object, ...]) -> bool:
+    return not all(isinstance(name, str) for name in names) or any(map(_is_secret, map(str, names)))
 
 
 def _clean(value: object, depth: int) -> object:
@@ -232,12 +230,9 @@ def _as_text(event: EventDict) -> str:
     origin = [str(facts.pop(name)) for name in ("time", "level", "logger", "event")]
     line = f"{origin[0]} {origin[1]:<7} {origin[2]}: {origin[3]}"
     for name, value in facts.items():
-        if type(value) is float:
-            text = repr(value)
-        else:
-            plain = isinstance(value, str) and _PLAIN_VALUE.fullmatch(value)
-            text = value if plain else _quote(value)
-        line += f" {name}={text}"
+        kind = type(value)
+        plain = kind is int or (kind is str and _PLAIN_VALUE.fullmatch(value))
+        line += f" {name}={value if plain else _quote(value)}"
     # Whatever could end the line or move the cursor is escaped: no value can forge an event.
     return line if line.isprintable() else "".join(map(_escaped, line))
 

@@ -6,7 +6,7 @@ extension values. What comes out is read back by the library and compared with i
 it may leave (`mint.inspect`), and a test holds it against the builder's output byte for byte.
 """
 
-from collections.abc import Iterable
+import hashlib
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
@@ -29,6 +29,7 @@ _LAST_YEAR_OF_UTC_TIME: Final = 2049  # RFC 5280, section 4.1.2.5
 _ONE_LENGTH_BYTE: Final = 0x80
 
 _COMMON_NAME: Final = bytes.fromhex("0603550403")  # OBJECT IDENTIFIER 2.5.4.3
+_SUBJECT_KEY_IDENTIFIER: Final = bytes.fromhex("0603551d0e")  # 2.5.29.14
 _UTF8_STRING: Final = 0x0C
 _SET: Final = 0x31
 
@@ -36,16 +37,17 @@ _SET: Final = 0x31
 def signed_leaf(
     issuer: Issuer,
     *,
-    common_name: str,
-    public_key_der: bytes,
     serial: int,
     not_before: int,
     not_after: int,
+    subject_der: bytes,
+    public_key_der: bytes,
     extensions_der: bytes,
 ) -> bytes:
     """Write and sign a certificate, version 3; the answer is its DER. Times are UTC seconds.
 
-    `public_key_der` is a SubjectPublicKeyInfo, `extensions_der` what `extensions` writes.
+    `subject_der` is what `name` writes, `public_key_der` a SubjectPublicKeyInfo,
+    `extensions_der` what `extensions` writes.
     """
     algorithm = issuer.signature_algorithm
     to_be_signed = _tlv(
@@ -54,8 +56,8 @@ def signed_leaf(
         _tlv(_INTEGER, serial.to_bytes(serial.bit_length() // 8 + 1, "big")),
         algorithm,
         issuer.name_der,
-        _tlv(_SEQUENCE, _time(not_before), _time(not_after)),
-        _name(common_name),
+        _validity(not_before, not_after),
+        subject_der,
         public_key_der,
         extensions_der,
     )
@@ -63,37 +65,60 @@ def signed_leaf(
     return _tlv(_SEQUENCE, to_be_signed, algorithm, _tlv(_BIT_STRING, b"\x00", signature))
 
 
-def extensions(listed: Iterable[x509.Extension[x509.ExtensionType]]) -> bytes:
-    """Write the extensions of a certificate, in their order."""
-    return _tlv(_EXTENSIONS, _tlv(_SEQUENCE, *map(_extension, listed)))
-
-
-def _name(common_name: str) -> bytes:
+def name(common_name: str) -> bytes:
     """Write the distinguished name that holds the common name alone (RFC 5280, 4.1.2.4)."""
     value = _tlv(_UTF8_STRING, common_name.encode())
     return _tlv(_SEQUENCE, _tlv(_SET, _tlv(_SEQUENCE, _COMMON_NAME, value)))
 
 
-# Four of a leaf's five extensions are the same for all leaves of an issuer.
-@lru_cache(maxsize=256)
-def _extension(extension: x509.Extension[x509.ExtensionType]) -> bytes:
-    arcs = extension.oid.dotted_string.split(".")
+def key_identifier(public_key_der: bytes) -> bytes:
+    """Identify a key by the SHA-1 of its bits (RFC 5280, section 4.2.1.2, method 1).
+
+    `public_key_der` is a SubjectPublicKeyInfo: a sequence of the algorithm and a bit string,
+    whose first octet counts unused bits and does not belong to the key.
+    """
+    algorithm, _ = _content(public_key_der, 0)
+    bits, _ = _content(public_key_der, _content(public_key_der, algorithm)[1])
+    return hashlib.sha1(public_key_der[bits + 1 :], usedforsecurity=False).digest()
+
+
+def extensions(shared_der: bytes, identifier: bytes) -> bytes:
+    """Write a leaf's extensions: those that it shares (`extension` of each), then its key's."""
+    value = _tlv(_OCTET_STRING, _tlv(_OCTET_STRING, identifier))
+    own = _tlv(_SEQUENCE, _SUBJECT_KEY_IDENTIFIER, value)
+    return _tlv(_EXTENSIONS, _tlv(_SEQUENCE, shared_der, own))
+
+
+def extension(one: x509.Extension[x509.ExtensionType]) -> bytes:
+    """Write an extension of X.509's own branch; raises Broken for any other."""
+    arcs = one.oid.dotted_string.split(".")
     if arcs[:3] != ["2", "5", "29"] or len(arcs) != 4:  # noqa: PLR2004
-        raise Broken(f"extension {extension.oid.dotted_string} is none of X.509's own")
+        raise Broken(f"extension {one.oid.dotted_string} is none of X.509's own")
     identifier = bytes.fromhex("0603551d") + bytes([int(arcs[3])])
-    critical = _BOOLEAN_TRUE if extension.critical else b""
-    return _tlv(
-        _SEQUENCE, identifier, critical, _tlv(_OCTET_STRING, extension.value.public_bytes())
-    )
+    critical = _BOOLEAN_TRUE if one.critical else b""
+    return _tlv(_SEQUENCE, identifier, critical, _tlv(_OCTET_STRING, one.value.public_bytes()))
 
 
-# Leaves that are made within the same second share both of their times.
+# Leaves that are made within the same second share their times.
 @lru_cache(maxsize=256)
+def _validity(not_before: int, not_after: int) -> bytes:
+    return _tlv(_SEQUENCE, _time(not_before), _time(not_after))
+
+
 def _time(seconds: int) -> bytes:
     moment = datetime.fromtimestamp(seconds, UTC)
     if moment.year <= _LAST_YEAR_OF_UTC_TIME:
         return _tlv(_UTC_TIME, moment.strftime("%y%m%d%H%M%SZ").encode())
     return _tlv(_GENERALIZED_TIME, moment.strftime("%Y%m%d%H%M%SZ").encode())
+
+
+def _content(der: bytes, at: int) -> tuple[int, int]:
+    """Tell where the content of the element at `at` begins, and where it ends."""
+    begin, length = at + 2, der[at + 1]
+    if length >= _ONE_LENGTH_BYTE:
+        begin += length - _ONE_LENGTH_BYTE
+        length = int.from_bytes(der[at + 2 : begin], "big")
+    return begin, begin + length
 
 
 def _tlv(tag: int, *contents: bytes) -> bytes:

@@ -78,8 +78,9 @@ class Issuer:
     sign: Callable[[bytes], bytes] = field(repr=False, compare=False)
     verify: Callable[[bytes, bytes], None] = field(repr=False, compare=False)
     """Takes a signature and the bytes that were signed; raises InvalidSignature."""
-    inspected: set[type] = field(default_factory=set, repr=False, compare=False)
-    """The kinds of client key of which a certificate has been inspected whole."""
+    inspected: dict[type, bytes] = field(default_factory=dict, repr=False, compare=False)
+    """The kinds of client key of which a certificate was inspected whole, each with the
+    extensions that all certificates of the kind share, in DER."""
 
 
 def load_issuer(certificate_pem: bytes, key_pem: bytes) -> Issuer:

@@ -76,10 +76,10 @@ def validity(issuer: Issuer, *, now: int, lifetime_seconds: int) -> tuple[int, i
     )
 
 
-def leaf_extensions(
+def shared_extensions(
     issuer: Issuer, public_key: PublicKey, extended_key_usage: x509.Extension[x509.ExtensionType]
 ) -> tuple[x509.Extension[x509.ExtensionType], ...]:
-    """List the extensions of every leaf, in the order in which they are written."""
+    """List the extensions that all leaves of an issuer share whose keys are of the same kind."""
     rsa_key = isinstance(public_key, rsa.RSAPublicKey)
     return (
         _NOT_A_CA,
@@ -87,9 +87,15 @@ def leaf_extensions(
         _SIGNATURE_AND_ENCIPHERMENT if rsa_key else _SIGNATURE_ONLY,
         extended_key_usage,
         issuer.authority_key_identifier,
-        x509.Extension(
-            x509.SubjectKeyIdentifier.oid,
-            critical=False,
-            value=x509.SubjectKeyIdentifier.from_public_key(public_key),
-        ),
+    )
+
+
+def leaf_extensions(
+    issuer: Issuer, public_key: PublicKey, extended_key_usage: x509.Extension[x509.ExtensionType]
+) -> tuple[x509.Extension[x509.ExtensionType], ...]:
+    """List the extensions of a leaf, in the order in which they are written."""
+    value = x509.SubjectKeyIdentifier.from_public_key(public_key)
+    return (
+        *shared_extensions(issuer, public_key, extended_key_usage),
+        x509.Extension(value.oid, critical=False, value=value),
     )

@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from app.crypto import der
-from app.crypto.certificates import check_common_name, seconds, serial_text
+from app.crypto.certificates import check_common_name, moment, serial_text
 from app.crypto.issuers import Issuer
 from app.crypto.keys import PrivateKey, PublicKey, to_pem
-from app.crypto.leaves import leaf_extensions, serial_number, validity
+from app.crypto.leaves import leaf_extensions, serial_number, shared_extensions, validity
 from app.domain.certificates import Minted
 from app.errors import Broken
 
@@ -37,17 +37,17 @@ _PEM_LINE = 64
 class LeafOrder:
     """All that a client certificate shall say; made by `prepare`.
 
-    The two times are UTC seconds and both belong to the period of validity. Public key and
-    extensions are here twice: as the library knows them, and encoded.
+    The two times are UTC seconds and both belong to the period of validity. What comes from
+    the library is encoded here already.
     """
 
     common_name: str
     public_key: PublicKey = field(repr=False)
-    public_key_der: bytes = field(repr=False)
     serial: int
     not_before: int
     not_after: int
-    extensions: tuple[x509.Extension[x509.ExtensionType], ...] = field(repr=False)
+    subject_der: bytes = field(repr=False)
+    public_key_der: bytes = field(repr=False)
     extensions_der: bytes = field(repr=False)
 
 
@@ -66,38 +66,40 @@ def prepare(
     `now`, since the clocks of routers differ from ours, and never outlives its issuer.
 
     Raises Unready when the issuer is not valid at `now`, Invalid("lifetime") when
-    `lifetime_seconds` is not positive.
+    `lifetime_seconds` is not positive, Invalid("subject") when the common name is empty or over
+    64 bytes of UTF-8; callers have shortened it.
     """
+    check_common_name(common_name, field="subject")
     not_before, not_after = validity(issuer, now=now, lifetime_seconds=lifetime_seconds)
-    extensions = leaf_extensions(issuer, public_key, _CLIENT_ONLY)
+    public_key_der = public_key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    shared_der = issuer.inspected.get(type(public_key)) or _shared(issuer, public_key)
     return LeafOrder(
         common_name=common_name,
         public_key=public_key,
-        public_key_der=public_key.public_bytes(
-            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-        ),
         serial=serial_number(random),
         not_before=not_before,
         not_after=not_after,
-        extensions=extensions,
-        extensions_der=der.extensions(extensions),
+        subject_der=der.name(common_name),
+        public_key_der=public_key_der,
+        extensions_der=der.extensions(shared_der, der.key_identifier(public_key_der)),
     )
 
 
-def sign(issuer: Issuer, order: LeafOrder) -> bytes:
-    """Sign what was ordered; the answer is the certificate's DER.
+def _shared(issuer: Issuer, public_key: PublicKey) -> bytes:
+    return b"".join(map(der.extension, shared_extensions(issuer, public_key, _CLIENT_ONLY)))
 
-    Raises Invalid("subject") when the common name is empty or over 64 bytes of UTF-8; callers
-    have shortened it.
-    """
-    check_common_name(order.common_name, field="subject")
+
+def sign(issuer: Issuer, order: LeafOrder) -> bytes:
+    """Sign what was ordered; the answer is the certificate's DER."""
     return der.signed_leaf(
         issuer,
-        common_name=order.common_name,
-        public_key_der=order.public_key_der,
         serial=order.serial,
         not_before=order.not_before,
         not_after=order.not_after,
+        subject_der=order.subject_der,
+        public_key_der=order.public_key_der,
         extensions_der=order.extensions_der,
     )
 
@@ -107,15 +109,20 @@ def inspect(certificate_der: bytes, issuer: Issuer, order: LeafOrder) -> None:
 
     Raises Broken naming the first part that differs.
     """
-    certificate = _compare(certificate_der, issuer, order)
-    parts = (
+    certificate = x509.load_der_x509_certificate(certificate_der)
+    subject = [(part.oid, part.value) for part in certificate.subject]
+    extensions = leaf_extensions(issuer, order.public_key, _CLIENT_ONLY)
+    _check(
+        ("version", certificate.version is x509.Version.v3),
+        ("serial number", certificate.serial_number == order.serial),
         ("issuer", certificate.issuer == issuer.name),
+        ("subject", subject == [(NameOID.COMMON_NAME, order.common_name)]),
+        ("beginning", certificate.not_valid_before_utc == moment(order.not_before)),
+        ("end", certificate.not_valid_after_utc == moment(order.not_after)),
         ("public key", certificate.public_key() == order.public_key),
-        ("list of extensions", tuple(certificate.extensions) == order.extensions),
+        ("signature algorithm", certificate.signature_hash_algorithm == issuer.signature_hash),
+        ("list of extensions", tuple(certificate.extensions) == extensions),
     )
-    for part, as_ordered in parts:
-        if not as_ordered:
-            raise Broken(f"the {part} of a minted certificate is not what was ordered")
     try:
         issuer.verify(certificate.signature, certificate.tbs_certificate_bytes)
     except InvalidSignature as error:
@@ -123,39 +130,28 @@ def inspect(certificate_der: bytes, issuer: Issuer, order: LeafOrder) -> None:
 
 
 def inspect_next(certificate_der: bytes, issuer: Issuer, order: LeafOrder) -> None:
-    """Inspect a certificate that differs from one that was inspected whole in nothing but itself.
+    """Inspect a certificate after another of its kind was inspected whole.
 
-    What makes it another certificate is read back; what all certificates of the issuer share,
-    and the public key, must stand in it byte by byte. That costs a tenth of `inspect`, in which
-    verifying the signature alone costs more than the minting.
-    Raises Broken naming the first part that differs.
+    The library reads it, and what it finds of serial number and validity is compared with the
+    order; everything else must stand in it byte by byte, where most of it is what the one before
+    had. That costs a tenth of `inspect`, in which verifying the signature alone costs more than
+    the minting. Raises Broken naming the first part that differs.
     """
-    _compare(certificate_der, issuer, order)
-    parts = (
-        ("issuer", issuer.signature_algorithm + issuer.name_der),
-        ("public key", order.public_key_der + order.extensions_der),
-    )
-    for part, encoded in parts:
-        if encoded not in certificate_der:
-            raise Broken(f"the {part} of a minted certificate is not what was ordered")
-
-
-def _compare(certificate_der: bytes, issuer: Issuer, order: LeafOrder) -> x509.Certificate:
-    """Read back what is cheap to read: all that differs between two certificates of a kind."""
     certificate = x509.load_der_x509_certificate(certificate_der)
-    subject = [(part.oid, part.value) for part in certificate.subject]
-    parts = (
-        ("version", certificate.version is x509.Version.v3),
+    subject_onwards = order.subject_der + order.public_key_der + order.extensions_der
+    _check(
         ("serial number", certificate.serial_number == order.serial),
-        ("subject", subject == [(NameOID.COMMON_NAME, order.common_name)]),
-        ("beginning", seconds(certificate.not_valid_before_utc) == order.not_before),
-        ("end", seconds(certificate.not_valid_after_utc) == order.not_after),
-        ("signature algorithm", certificate.signature_hash_algorithm == issuer.signature_hash),
+        ("issuer", issuer.signature_algorithm + issuer.name_der in certificate_der),
+        ("beginning", certificate.not_valid_before_utc == moment(order.not_before)),
+        ("end", certificate.not_valid_after_utc == moment(order.not_after)),
+        ("subject, public key or list of extensions", subject_onwards in certificate_der),
     )
+
+
+def _check(*parts: tuple[str, bool]) -> None:
     for part, as_ordered in parts:
         if not as_ordered:
             raise Broken(f"the {part} of a minted certificate is not what was ordered")
-    return certificate
 
 
 def mint_client(
@@ -177,12 +173,12 @@ def mint_client(
         lifetime_seconds=lifetime_seconds,
     )
     certificate_der = sign(issuer, order)
-    kind = type(key)
+    kind = type(order.public_key)
     if kind in issuer.inspected:
         inspect_next(certificate_der, issuer, order)
     else:
         inspect(certificate_der, issuer, order)
-        issuer.inspected.add(kind)
+        issuer.inspected[kind] = _shared(issuer, order.public_key)
     return Minted(
         certificate_pem=_pem(certificate_der),
         key_pem=to_pem(key),

@@ -5,7 +5,6 @@ database, so a stolen database opens no grant even if a user chose a weak code. 
 cost more than a whole redemption and would be a lever for denial of service.
 """
 
-import hashlib
 import hmac
 import re
 import string
@@ -80,4 +79,4 @@ def check_against_nothing(presented_code: bytes, keys: Mapping[str, bytes]) -> N
 
 
 def _mac(key: bytes, code: bytes) -> str:
-    return hmac.new(key, code, hashlib.sha256).hexdigest()
+    return hmac.digest(key, code, "sha256").hex()

@@ -14,7 +14,7 @@ from typing import Final
 from app.domain.certificates import Minted
 from app.domain.sites import Link
 
-_text: Final = json.JSONEncoder().encode
+_text: Final = json.encoder.encode_basestring_ascii
 
 
 def bundle(name: str, minted: Minted, links: Sequence[Link]) -> bytes:

@@ -85,6 +85,20 @@ class Redemption:
     not_after: int
     redeemed_at: int
 
+    def numbered(self, ordinal: int) -> "Redemption":
+        """The same redemption under its number; `dataclasses.replace` takes four times as long."""
+        return Redemption(
+            grant_id=self.grant_id,
+            ordinal=ordinal,
+            name=self.name,
+            subject=self.subject,
+            peer=self.peer,
+            serial=self.serial,
+            fingerprint=self.fingerprint,
+            not_after=self.not_after,
+            redeemed_at=self.redeemed_at,
+        )
+
 
 def judge(claim: Claim, grant: Grant, *, keys: Mapping[str, bytes], now: int) -> None:
     """Raise Refused unless the claim may go on: the code first, then revoked, expired, used up.

@@ -13,7 +13,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import Executable, bindparam, func, insert, literal_column, select, update
@@ -296,7 +296,7 @@ def _spend(writer: sqlite3.Connection, wanted: Redemption) -> Redemption | Grant
     parameters = {"grant_id": wanted.grant_id, "now": wanted.redeemed_at}
     row = writer.execute(SPEND, parameters).fetchall()
     if row:
-        return replace(wanted, ordinal=row[0][0])
+        return wanted.numbered(row[0][0])
     why = writer.execute(WHY_NOT, {"grant_id": wanted.grant_id}).fetchone()
     if why is None:
         return Refused(Reason.UNKNOWN_GRANT, "removed while it was being redeemed")

@@ -185,7 +185,7 @@ class RedemptionApp:
     def _note_redemption(self, context: dict[str, object], started: float) -> None:
         seconds = self.monotonic() - started
         self.metrics.redeemed(seconds)
-        self.log.info("redeemed", **context, milliseconds=round(seconds * 1000, 1))
+        self.log.info("redeemed", **context, microseconds=int(seconds * 1_000_000))
 
     def _note_refusal(
         self, error: GrantServerError, status: int, context: dict[str, object], started: float
@@ -199,7 +199,7 @@ class RedemptionApp:
             **context,
             status=status,
             why=str(error),
-            milliseconds=round(seconds * 1000, 1),
+            microseconds=int(seconds * 1_000_000),
         )
 
 

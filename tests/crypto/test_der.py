@@ -3,19 +3,25 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.x509.oid import ObjectIdentifier
+from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.crypto.certificates import moment, name_of
-from app.crypto.der import extensions, signed_leaf
+from app.crypto.der import extension, extensions, key_identifier, name, signed_leaf
 from app.crypto.issuers import Issuer
 from app.crypto.keys import PrivateKey
+from app.crypto.leaves import leaf_extensions
 from app.crypto.mint import prepare
 from app.errors import Broken
 from tests.crypto.conftest import KEY_NAMES, NOW, YEAR, authority
 
 CENTURY = 100 * YEAR
+CLIENT_ONLY: x509.Extension[x509.ExtensionType] = x509.Extension(
+    x509.ExtendedKeyUsage.oid,
+    critical=False,
+    value=x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]),
+)
 
 
 def by_the_library(issuer: Issuer, order: dict[str, Any]) -> x509.Certificate:
@@ -45,7 +51,7 @@ def order(issuer: Issuer, key: PrivateKey, **changes: object) -> dict[str, Any]:
         "serial": prepared.serial,
         "not_before": prepared.not_before,
         "not_after": prepared.not_after,
-        "extensions": prepared.extensions,
+        "extensions": leaf_extensions(issuer, prepared.public_key, CLIENT_ONLY),
     } | changes
 
 
@@ -53,14 +59,15 @@ def written(issuer: Issuer, ordered: dict[str, Any]) -> bytes:
     public_key_der = ordered["public_key"].public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
+    *shared, own = ordered["extensions"]
     return signed_leaf(
         issuer,
-        common_name=ordered["common_name"],
-        public_key_der=public_key_der,
         serial=ordered["serial"],
         not_before=ordered["not_before"],
         not_after=ordered["not_after"],
-        extensions_der=extensions(ordered["extensions"]),
+        subject_der=name(ordered["common_name"]),
+        public_key_der=public_key_der,
+        extensions_der=extensions(b"".join(map(extension, shared)), own.value.digest),
     )
 
 
@@ -121,6 +128,16 @@ def test_the_form_of_a_time_changes_with_the_year_2050(
         same_but_for_the_signature(issuer, order(issuer, keys["p256"], not_after=not_after))
 
 
+@pytest.mark.parametrize("name", KEY_NAMES)
+def test_a_key_is_identified_as_the_library_does(keys: dict[str, PrivateKey], name: str) -> None:
+    public_key = keys[name].public_key()
+    encoded = public_key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    theirs = x509.SubjectKeyIdentifier.from_public_key(public_key)
+    assert key_identifier(encoded) == theirs.digest
+
+
 @pytest.mark.parametrize("arcs", ["1.2.3.4", "2.5.29.1.2"])
 def test_an_extension_of_another_branch_is_not_written_wrongly(arcs: str) -> None:
     oid = ObjectIdentifier(arcs)
@@ -128,4 +145,4 @@ def test_an_extension_of_another_branch_is_not_written_wrongly(arcs: str) -> Non
         oid, critical=False, value=x509.UnrecognizedExtension(oid, b"\x05\x00")
     )
     with pytest.raises(Broken):
-        extensions([foreign])
+        extension(foreign)

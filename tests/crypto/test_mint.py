@@ -147,7 +147,7 @@ def test_a_subject_that_x509_cannot_hold_is_invalid(
     keys: dict[str, PrivateKey], issuer: Issuer, common_name: str
 ) -> None:
     with pytest.raises(Invalid) as caught:
-        sign(issuer, order_for(issuer, keys["p256"], common_name=common_name))
+        order_for(issuer, keys["p256"], common_name=common_name)
     assert caught.value.field == "subject"
 
 
@@ -172,7 +172,7 @@ def test_inspection_passes_what_was_ordered(keys: dict[str, PrivateKey], issuer:
     ("part", "change"),
     [
         ("serial number", {"serial": 5}),
-        ("subject", {"common_name": "someone else"}),
+        ("subject", {"subject_der": der.name("someone else")}),
         ("beginning", {"not_before": NOW}),
         ("end", {"not_after": NOW + 2 * YEAR}),
     ],
@@ -183,7 +183,7 @@ def test_inspection_names_the_part_that_differs(
     order = order_for(issuer, keys["p256"])
     certificate = sign(issuer, replace(order, **change))  # type: ignore[arg-type]
     for look in (inspect, inspect_next):
-        with pytest.raises(Broken, match=rf"^the {part} of a minted certificate"):
+        with pytest.raises(Broken, match=rf"^the {part}.* of a minted certificate"):
             look(certificate, issuer, order)
 
 
@@ -193,7 +193,7 @@ def test_inspection_finds_a_foreign_key(keys: dict[str, PrivateKey], issuer: Iss
         foreign = order_for(issuer, keys[name]).public_key_der
         certificate = sign(issuer, replace(order, public_key_der=foreign))
         for look in (inspect, inspect_next):
-            with pytest.raises(Broken, match=r"^the public key "):
+            with pytest.raises(Broken, match="public key "):
                 look(certificate, issuer, order)
 
 
@@ -201,27 +201,30 @@ def test_inspection_finds_extensions_too_many_too_few_and_changed(
     keys: dict[str, PrivateKey], issuer: Issuer
 ) -> None:
     order = order_for(issuer, keys["p256"])
+    listed = leaf_of(mint(issuer, keys["p256"])).extensions
     san = x509.SubjectAlternativeName([x509.DNSName("site.example")])
     both = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH])
     ca = x509.BasicConstraints(ca=True, path_length=None)
-    constraints, usage, extended, *rest = order.extensions
-    for extensions in (
-        (*order.extensions, x509.Extension(san.oid, critical=False, value=san)),
-        order.extensions[:-1],
-        (constraints, usage, x509.Extension(both.oid, critical=False, value=both), *rest),
-        (x509.Extension(ca.oid, critical=True, value=ca), usage, extended, *rest),
-        (
-            x509.Extension(constraints.oid, critical=False, value=constraints.value),
-            usage,
-            extended,
-            *rest,
-        ),
+    constraints, usage, extended, authority_key, subject_key = listed
+    identifier = subject_key.value.digest
+    for shared in (
+        (constraints, usage, extended, authority_key, extension_of(san)),
+        (constraints, usage, extended),
+        (constraints, usage, extension_of(both), authority_key),
+        (extension_of(ca, critical=True), usage, extended, authority_key),
+        (extension_of(constraints.value), usage, extended, authority_key),
     ):
-        certificate = sign(issuer, replace(order, extensions_der=der.extensions(extensions)))
-        with pytest.raises(Broken, match=r"^the list of extensions "):
-            inspect(certificate, issuer, order)
-        with pytest.raises(Broken, match=r"^the public key "):  # and what stands beside it
-            inspect_next(certificate, issuer, order)
+        changed = der.extensions(b"".join(map(der.extension, shared)), identifier)
+        certificate = sign(issuer, replace(order, extensions_der=changed))
+        for look in (inspect, inspect_next):
+            with pytest.raises(Broken, match="list of extensions "):
+                look(certificate, issuer, order)
+
+
+def extension_of(
+    value: x509.ExtensionType, *, critical: bool = False
+) -> x509.Extension[x509.ExtensionType]:
+    return x509.Extension(value.oid, critical=critical, value=value)
 
 
 def longer_digest(issuer: Issuer) -> Issuer:
@@ -241,7 +244,7 @@ def test_inspection_finds_another_issuer_algorithm_and_signer(
     for look in (inspect, inspect_next):
         with pytest.raises(Broken, match=r"^the issuer "):
             look(sign(load_issuer(other.pem, to_pem(other.key)), order), issuer, order)
-        with pytest.raises(Broken, match=r"^the signature algorithm "):
+        with pytest.raises(Broken, match=r"^the (signature algorithm|issuer) "):
             look(sign(longer_digest(issuer), order), issuer, order)
     # The same name, the same kind of key, another key.
     stranger = replace(issuer, sign=authority(generate(KeyType.P256)).sign)
@@ -263,16 +266,16 @@ def test_the_first_certificate_of_each_kind_is_inspected_whole(
         mint(replace(honest, sign=signer), keys[name])  # known kind: not verified again
 
 
-@pytest.mark.parametrize("field", ["public_key_der", "extensions_der"])
+@pytest.mark.parametrize("field", ["subject_der", "public_key_der", "extensions_der"])
 def test_the_next_certificates_are_compared_with_their_orders_too(
     keys: dict[str, PrivateKey], monkeypatch: pytest.MonkeyPatch, field: str
 ) -> None:
     issuer = authority(keys["p256"])
     mint(issuer, keys["p256"])
-    other = getattr(order_for(authority(keys["p384"]), keys["p384"]), field)
+    other = getattr(order_for(issuer, keys["p384"], common_name="someone else"), field)
     write = der.signed_leaf
     monkeypatch.setattr(der, "signed_leaf", lambda *a, **k: write(*a, **{**k, field: other}))
-    with pytest.raises(Broken, match=r"^the public key "):
+    with pytest.raises(Broken, match=r"^the subject, public key or list of extensions "):
         mint(issuer, keys["p256"])
 
 

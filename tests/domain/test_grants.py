@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ from app.domain.grants import (
     judge,
 )
 from app.errors import Broken, Invalid, Reason, Refused
-from tests.builders import CODE, CODE_KEYS, NOW, WINDOW, a_claim, a_grant
+from tests.builders import CODE, CODE_KEYS, NOW, WINDOW, a_claim, a_grant, a_redemption
 
 CONCEALED = codes.conceal(CODE, CODE_KEYS)
 GRANTS = st.builds(
@@ -123,3 +125,8 @@ def test_a_grant_that_may_be_used_never_or_for_ever_is_refused(allowed: int) -> 
 
 def test_a_window_under_a_minute_is_short() -> None:
     assert SHORT_WINDOW == 60
+
+
+def test_a_numbered_redemption_is_the_same_but_for_its_number() -> None:
+    redemption = a_redemption(ordinal=1)
+    assert redemption.numbered(7) == replace(redemption, ordinal=7)

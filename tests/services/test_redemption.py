@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from app import ambient
-from app.crypto import keys, mint
+from app.crypto import der, keys, mint
 from app.crypto.facts import facts, verify_issued_by
 from app.crypto.sealing import load_or_create
 from app.domain.grants import Claim, Grant, Redemption, State
@@ -348,7 +348,7 @@ def test_what_happens_while_it_is_minted_is_decided_by_the_ledger(
     """The judgement let the claim pass; the grant came to its end during the signature."""
     sign = mint.sign
 
-    def sign_slowly(*arguments: Any) -> x509.Certificate:
+    def sign_slowly(*arguments: Any) -> bytes:
         monkeypatch.setattr(mint, "sign", sign)
         end(west, grant)
         return sign(*arguments)
@@ -450,7 +450,9 @@ def inspection_failing(_stand: Stand, _: object, patch: pytest.MonkeyPatch) -> I
     sign = mint.sign
     with patch.context() as broken:
         broken.setattr(
-            mint, "sign", lambda issuer, order: sign(issuer, replace(order, common_name="mallory"))
+            mint,
+            "sign",
+            lambda issuer, order: sign(issuer, replace(order, subject_der=der.name("mallory"))),
         )
         yield
 
