@@ -1,95 +1,16 @@
 """No secret in any log line: a run with everything that can go right and wrong is read whole."""
 
 import base64
-import contextlib
-import os
 import re
-import signal
-import socket
 import ssl
-import subprocess
-import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from app.ambient import monotonic
-from tests.running import environment
-
-PATIENCE = 30.0
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
-class Installation:
-    """A server in a process of its own, and the command line beside it."""
-
-    def __init__(self, directory: Path, log_format: str) -> None:
-        redemption, self.ops = free_ports(2)
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("GRANTSERVER_")}  # noqa: TID251
-        self.directory = directory
-        self.log = directory / "server.log"
-        self.environment = inherited | environment(
-            directory,
-            GRANTSERVER_LISTEN_REDEMPTION=f"127.0.0.1:{redemption}",
-            GRANTSERVER_LISTEN_OPS=f"127.0.0.1:{self.ops}",
-            GRANTSERVER_REACH_URL=f"https://127.0.0.1:{redemption}",
-            GRANTSERVER_LOGS_FORMAT=log_format,
-            GRANTSERVER_LOGS_LEVEL="debug",
-        )
-        self.said = ""
-
-    def type(self, *words: str) -> str:
-        """Run a command; what it says on standard error is kept for reading."""
-        done = subprocess.run(
-            [sys.executable, "-m", "app", *words],
-            cwd=self.directory,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-        self.said += done.stderr
-        return done.stdout
-
-    @contextlib.contextmanager
-    def serving(self) -> Iterator[None]:
-        with self.log.open("a") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "app", "serve"],
-                cwd=self.directory,
-                env=self.environment,
-                stdout=output,
-                stderr=output,
-            )
-        try:
-            self._wait(process)
-            yield
-        finally:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(PATIENCE) == 0
-
-    def _wait(self, process: "subprocess.Popen[bytes]") -> None:
-        give_up = monotonic() + PATIENCE
-        while monotonic() < give_up and process.poll() is None:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.ops}/readyz", timeout=1):
-                    return
-            except (urllib.error.URLError, OSError):
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(0.05)
-        raise AssertionError(self.log.read_text())
+from tests.installation import PATIENCE, Installation
 
 
 def ask(token: dict[str, str], method: str, path: str, **headers: str) -> tuple[int, bytes]:
@@ -110,7 +31,7 @@ def ask(token: dict[str, str], method: str, path: str, **headers: str) -> tuple[
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_a_whole_run_leaves_no_secret_in_any_log(tmp_path: Path, log_format: str) -> None:
-    run = Installation(tmp_path, log_format)
+    run = Installation(tmp_path, GRANTSERVER_LOGS_FORMAT=log_format, GRANTSERVER_LOGS_LEVEL="debug")
     secrets: list[str] = []
     with run.serving():
         run.type("site", "set", "west", "--endpoint", "inter-router=west.example.com:55671")
