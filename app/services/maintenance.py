@@ -2,14 +2,13 @@
 
 import contextlib
 import os
-import sqlite3
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.errors import Conflict, Invalid, Missing, Unavailable
-from app.store import health
+from app.store import backup, health
 from app.store.engine import Database
 
 _SCHEME = "sqlite:///"
@@ -58,7 +57,7 @@ def back_up(database: Database, target: Path) -> Examination:
     os.close(descriptor)
     try:
         with _explained(target):
-            _copy(database, temporary)
+            backup.copy(database, temporary)
             found = _examine_copy(temporary)
             _sync(temporary)
             os.link(temporary, target)
@@ -69,16 +68,6 @@ def back_up(database: Database, target: Path) -> Examination:
     return found
 
 
-def _copy(database: Database, path: str) -> None:
-    with (
-        contextlib.closing(database.take_connection()) as source,
-        contextlib.closing(sqlite3.connect(path)) as copy,
-    ):
-        source.backup(copy)
-        # The copy says of itself that it has a log beside it, as the original does; it has none.
-        copy.execute("PRAGMA journal_mode = DELETE").close()
-
-
 def _examine_copy(path: str) -> Examination:
     copy = Database(f"{_SCHEME}{path}")
     try:
@@ -87,8 +76,7 @@ def _examine_copy(path: str) -> Examination:
         copy.close()
     if found.problems:
         raise Unavailable(f"the copy is not sound: {found.problems[0]}")
-    with contextlib.closing(sqlite3.connect(path)) as connection:  # opening it began a log again
-        connection.execute("PRAGMA journal_mode = DELETE").close()
+    backup.make_whole(path)
     return found
 
 
@@ -108,5 +96,3 @@ def _explained(target: Path) -> Iterator[None]:
         raise Conflict(f"{target} is there already: a backup replaces nothing") from error
     except OSError as error:
         raise Unavailable(f"{target} cannot be written: {error.strerror}") from error
-    except sqlite3.Error as error:
-        raise Unavailable(f"the database cannot be copied: {error}") from error

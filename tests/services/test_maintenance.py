@@ -9,7 +9,7 @@ import pytest
 
 from app.errors import Conflict, Invalid, Missing, Unavailable
 from app.services import maintenance
-from app.store import schema
+from app.store import backup, schema
 from app.store.engine import Database
 from tests.builders import Stand
 
@@ -80,14 +80,14 @@ def test_where_nothing_can_be_made_it_is_told(stand: Stand, tmp_path: Path) -> N
         maintenance.back_up(stand.database, tmp_path / "missing" / "b.db")
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left"), sqlite3.OperationalError("full")])
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), Unavailable("the disk is full")])
 def test_a_copy_that_fails_leaves_nothing(
     stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(maintenance, "_copy", fail)
+    monkeypatch.setattr(backup, "copy", fail)
     (tmp_path / "backups").mkdir()
     with pytest.raises(Unavailable):
         maintenance.back_up(stand.database, tmp_path / "backups" / "b.db")
