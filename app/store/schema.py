@@ -118,6 +118,7 @@ grants = Table(
     CheckConstraint("spent BETWEEN 0 AND allowed", name="spent_within_allowed"),
     CheckConstraint("cost BETWEEN 1 AND 2147483647", name="cost_in_range"),
     CheckConstraint("expires_at > created_at", name="window_is_positive"),
+    sqlite_with_rowid=False,  # found by id alone: one tree to descend instead of two
 )
 Index(None, grants.c.expires_at)
 

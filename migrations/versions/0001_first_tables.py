@@ -140,6 +140,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["site_id"], ["sites.id"], name="fk_grants_site_id"),
         sa.PrimaryKeyConstraint("id", name="pk_grants"),
         sa.UniqueConstraint("site_id", "name", name="uq_grants_site_id_name"),
+        sqlite_with_rowid=False,
     )
     op.create_index("ix_grants_expires_at", "grants", ["expires_at"], unique=False)
     op.create_table(

@@ -363,3 +363,9 @@ def test_columns_are_wide_enough_for_what_the_domain_lets_pass() -> None:
     assert length("authorities", "fingerprint") == len(an_authority().fingerprint)
     concealed = codes.conceal("x", {"0" * 8: b"x" * 32})
     assert length("grants", "concealed_code") >= len(concealed)
+
+
+def test_grants_are_kept_in_one_tree_by_their_id(database: Database) -> None:
+    with database.reading() as connection:
+        sql = connection.exec_driver_sql("SELECT sql FROM sqlite_master WHERE name = 'grants'")
+        assert "WITHOUT ROWID" in sql.scalar_one()
