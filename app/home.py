@@ -3,6 +3,7 @@
 Opening it makes whatever is missing, so that the first command on a fresh machine just works.
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,11 +42,14 @@ def open_home(settings: Settings) -> Home:
     """
     _make_directory(settings.data.dir)
     database = open_database(settings.database.url)
-    _check_key_file(settings.sealing.key_file, database)
-    keyring = load_or_create(settings.sealing.key_file, ambient.random_bytes)
-    authorities.ensure_defaults(
-        database, keyring, now=ambient.utc_now(), random_bytes=ambient.random_bytes
-    )
+    with contextlib.ExitStack() as undo:
+        undo.callback(database.close)
+        _check_key_file(settings.sealing.key_file, database)
+        keyring = load_or_create(settings.sealing.key_file, ambient.random_bytes)
+        authorities.ensure_defaults(
+            database, keyring, now=ambient.utc_now(), random_bytes=ambient.random_bytes
+        )
+        undo.pop_all()
     return Home(
         settings=settings,
         database=database,

@@ -106,6 +106,8 @@ class Metrics:
         version: str,
         count_grants: Callable[[], Mapping[State, int]],
     ) -> None:
+        # First, so that `count_grants` may tell when certificates end for the same scrape.
+        registry.register(_GrantsByState(count_grants))
         self._redemptions = Counter(_REDEMPTIONS.name, _REDEMPTIONS.meaning, registry=registry)
         refusals = Counter(_REFUSALS.name, _REFUSALS.meaning, _REFUSALS.labels, registry=registry)
         reasons: tuple[Reason | Lack | Trouble, ...] = (*Reason, *Lack, *Trouble)
@@ -121,7 +123,6 @@ class Metrics:
         for which in Certificate:
             self.certificate_ends(which, None)
         Gauge(_BUILD.name, _BUILD.meaning, _BUILD.labels, registry=registry).labels(version).set(1)
-        registry.register(_GrantsByState(count_grants))
 
     def redeemed(self, seconds: float) -> None:
         """Count a redemption that took so long."""

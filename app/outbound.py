@@ -74,6 +74,14 @@ async def inspect(
     return await _ask(HTTPMethod.GET, url, headers, None, ca_pem, seconds)
 
 
+def was_not_sent(error: Unavailable) -> bool:
+    """Tell whether a question of ours surely never left: there was no connection to send it by.
+
+    A connection that was made (or may have been, when time ran out) proves nothing.
+    """
+    return isinstance(error.__cause__, aiohttp.ClientConnectorError)
+
+
 async def _ask(
     method: HTTPMethod,
     url: str,

@@ -7,20 +7,21 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from prometheus_client import CollectorRegistry
 
 from app import __version__, ambient, logs
+from app.domain.grants import State
 from app.errors import Unavailable
 from app.home import open_home
 from app.metrics import Certificate, Metrics
 from app.services import reach, standing
 from app.services.issuance import Issuance, Policy
 from app.services.redemption import Redeemer
-from app.settings import Settings
+from app.settings import Address, Settings
 from app.store.ledger import SqliteLedger
 from app.web import listeners, ops, tls
 from app.web.redemption import RedemptionApp, request_ids
@@ -81,14 +82,14 @@ async def serve(
     context = tls.server_context(certificate.certificate_pem, certificate.key_pem)
 
     registry = CollectorRegistry()
-    metrics = Metrics(
-        registry,
-        version=__version__,
-        count_grants=lambda: standing.count_grants(home.database, ambient.utc_now()),
-    )
+
+    def survey() -> Mapping[State, int]:
+        for which, not_after in standing.authorities_end(home.database).items():
+            metrics.certificate_ends(which, not_after)
+        return standing.count_grants(home.database, ambient.utc_now())
+
+    metrics = Metrics(registry, version=__version__, count_grants=survey)
     metrics.certificate_ends(Certificate.SERVER, certificate.not_after)
-    for which, not_after in standing.authorities_end(home.database).items():
-        metrics.certificate_ends(which, not_after)
 
     ledger = SqliteLedger(
         home.database,
@@ -149,8 +150,8 @@ async def serve(
     log.info(
         "ready",
         version=__version__,
-        redemption=str(settings.listen.redemption),
-        ops=str(settings.listen.ops),
+        redemption=str(Address(*redemption_listener.address)),
+        ops=str(Address(*ops_listener.address)),
         reach=own.url,
         data=str(settings.data.dir),
     )

@@ -21,7 +21,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.errors import Invalid, Unavailable
-from app.outbound import LONGEST_BODY_BYTES, Answer, _what_happened, inspect, post_code
+from app.outbound import (
+    LONGEST_BODY_BYTES,
+    Answer,
+    _what_happened,
+    inspect,
+    post_code,
+    was_not_sent,
+)
 
 CODE = b"correct-horse-battery"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n---\n"
@@ -358,6 +365,7 @@ def test_a_server_that_says_why_it_cannot_speak_tls_with_us_is_quoted(plain: boo
         serving = asyncio.create_task(asyncio.to_thread(serve, listening))
         with pytest.raises(Unavailable) as caught:
             await redeem(Server(port=listening.getsockname()[1]))
+        assert was_not_sent(caught.value)
         await serving
         return str(caught.value)
 
@@ -383,6 +391,31 @@ def test_a_refused_connection_is_told() -> None:
         await story(kept)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("server", "changes", "unsent"),
+    [
+        ({}, {"url": "https://no-such-host.invalid:9/x"}, True),
+        ({}, {"url": "https://127.0.0.1:9/x"}, True),
+        ({}, {"ca_pem": issue("other", by=None, ca=True).pem}, True),
+        ({"reply": b""}, {}, False),
+        ({"reply": OK[:-2]}, {}, False),
+        ({"reply": b"nonsense\r\n\r\n"}, {}, False),
+        ({"reply": b"", "hold": True}, {"seconds": 0.3}, False),
+    ],
+    ids=["no-name", "refused", "untrusted", "silent", "cut-off", "no-http", "stalled"],
+)
+def test_what_surely_was_not_sent_is_told_from_what_may_have_been(
+    server: dict[str, Any], changes: dict[str, Any], unsent: bool
+) -> None:
+    async def story(found: Server) -> None:
+        with pytest.raises(Unavailable) as caught:
+            await redeem(found, **changes)
+        assert was_not_sent(caught.value) is unsent
+        assert bool(found.requests) is not unsent
+
+    asyncio.run(with_server(story, **server))
 
 
 def test_another_trouble_of_the_network_is_told_in_the_words_of_the_system() -> None:

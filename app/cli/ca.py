@@ -11,7 +11,17 @@ from app import ambient
 from app.cli.commands import Noun
 from app.cli.files import PRIVATE, PUBLIC, STANDARD, new_file, read_input
 from app.cli.opening import actor, opened
-from app.cli.output import Document, Form, form_option, paste, say, show_list, show_one, warn
+from app.cli.output import (
+    ENDPOINTS,
+    Document,
+    Form,
+    form_option,
+    paste,
+    say,
+    show_list,
+    show_one,
+    warn,
+)
 from app.domain import yaml_documents
 from app.domain.authorities import Authority, Purpose
 from app.domain.certificates import CertificateFacts, KeyType
@@ -108,8 +118,11 @@ def _import(name: str, certificate: str | None, key: str | None, directory: Path
         random_bytes=ambient.random_bytes,
     )
     say(f"Authority {kept.name} is kept, its key sealed; good until {rfc3339(kept.not_after)}.")
-    if kept.not_after <= ambient.utc_now():
+    now = ambient.utc_now()
+    if kept.not_after <= now:
         warn("it has ended already: nothing can be signed with it")
+    elif kept.not_before > now:
+        warn(f"it begins at {rfc3339(kept.not_before)}: nobody accepts before then what it signs")
     _tell_next(kept)
 
 
@@ -216,8 +229,7 @@ def _secret(authority: Authority, key_pem: bytes) -> str:
 
 def _tell_next(authority: Authority) -> None:
     say("Next, let a site use it:")
-    words = ("site", "set", "NAME", "--endpoint", "inter-router=HOST:PORT")
-    say(f"  {paste(*words, '--issuer', authority.name)}")
+    say(f"  {paste('site', 'set', 'NAME', *ENDPOINTS, '--issuer', authority.name)}")
 
 
 def _made(authority: Authority) -> str:

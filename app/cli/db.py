@@ -7,7 +7,7 @@ import click
 from app.cli.commands import Noun
 from app.cli.opening import opened, settings
 from app.cli.output import paste, say
-from app.errors import Missing, Unavailable
+from app.errors import Misconfigured, Missing, Unavailable
 from app.services import maintenance
 from app.store.engine import Database
 
@@ -42,7 +42,7 @@ def _check() -> None:
     database = _existing()
     try:
         problems = maintenance.examine(database).problems
-    except Unavailable as error:
+    except (Misconfigured, Unavailable) as error:  # too damaged even for the examination
         problems = (str(error),)
     if problems:
         lines = "\n".join(problems)

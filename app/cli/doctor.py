@@ -16,8 +16,8 @@ from app.cli.opening import opened, settings
 from app.cli.output import Form, form_option, say, show_list, table
 from app.domain import codes
 from app.domain.reach import Reach
-from app.errors import GrantServerError, Invalid, Unavailable
-from app.services.doctor import Finding, Verdict, examine
+from app.errors import GrantServerError, Invalid, Misconfigured, Unavailable
+from app.services.doctor import Finding, Verdict, examine, examine_machine
 from app.settings import Settings
 
 _CHECK: Final = "public address"
@@ -71,9 +71,15 @@ def _findings(known: Settings) -> list[Finding]:
         home = opened()
         reach = home.reach()
     except GrantServerError as error:
+        remedy = _opening_remedy(error, known)
         return [
-            Finding(check="opening", verdict=Verdict.PROBLEM, found=line)
-            for line in problems(error)
+            *examine_machine(
+                private_paths=[known.data.dir, known.sealing.key_file], now=ambient.utc_now()
+            ),
+            *(
+                Finding(check="opening", verdict=Verdict.PROBLEM, found=line, remedy=remedy)
+                for line in problems(error)
+            ),
         ]
     hosts = list(dict.fromkeys((reach.host, *known.reach.hosts)))
     private = (known.data.dir, home.database.path, known.sealing.key_file)
@@ -87,6 +93,16 @@ def _findings(known: Settings) -> list[Finding]:
         ),
         *_dial(reach),
     ]
+
+
+def _opening_remedy(error: GrantServerError, known: Settings) -> str:
+    match error:
+        case Misconfigured():  # these say themselves what to mend
+            return "mend that and run this again: neither server nor commands work before"
+        case Unavailable():
+            return f"see that the disk has room and that {known.data.dir} belongs to this user"
+        case _:
+            return "stop the server and restore the newest backup, with its sealing keys"
 
 
 def _dial(reach: Reach) -> Iterator[Finding]:

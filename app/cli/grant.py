@@ -26,7 +26,7 @@ from app.cli.output import (
 from app.domain import codes
 from app.domain.grants import Grant, Redemption
 from app.domain.times import rfc3339
-from app.services import grants
+from app.services import grants, sites
 from app.services.authorities import SERVER_AUTHORITY
 
 _site_option = click.option("--site", help="Site of the grant, where two sites use one name.")
@@ -96,7 +96,10 @@ def _create(name: str, code: str | None, target: str | None, **options: Any) -> 
 def _list(site: str | None, form: Form) -> None:
     """List grants, the oldest first."""
     now = ambient.utc_now()
-    found = grants.every(opened().database, site=site)
+    database = opened().database
+    if site is not None:
+        sites.show(database, site)  # raises Missing: no grants is not the same as no site
+    found = grants.every(database, site=site)
     show_list(
         form,
         ("name", "site", "redemptions", "expiration", "state", "cost"),

@@ -19,6 +19,8 @@ from app.cli.exits import one_line
 Document = Mapping[str, Any]
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _NONE: Final = "-"
+ENDPOINTS: Final = ("--endpoint", "inter-router=HOST:55671", "--endpoint", "edge=HOST:45671")
+"""How a hint writes the endpoints of a site, with the ports that Skupper listens on."""
 
 
 class Form(StrEnum):

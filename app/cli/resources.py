@@ -5,8 +5,10 @@ A system site's namespace directory holds `input/resources`, with one file for e
 path before they were found to be plain labels.
 """
 
+import contextlib
+import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -18,6 +20,20 @@ from app.errors import Conflict, Invalid, Unavailable
 
 _PARTS: Final = ("input", "resources")
 _DIRECTORY_MODE: Final = 0o700
+
+
+@contextlib.contextmanager
+def removed_if_refused(namespace: Path) -> Iterator[None]:
+    """Remove the directories that the block has made, if it fails and nothing is in them."""
+    directories = (namespace, namespace / _PARTS[0], namespace.joinpath(*_PARTS))
+    missing = [directory for directory in directories if not os.path.lexists(directory)]
+    try:
+        yield
+    except BaseException:
+        for directory in reversed(missing):
+            with contextlib.suppress(OSError):  # never made, or somebody uses it by now
+                directory.rmdir()
+        raise
 
 
 def prepare(namespace: Path, name: str, *, force: bool) -> Path:

@@ -1,6 +1,6 @@
 """`grantserver site`: the listening sites that others link to."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import click
@@ -8,11 +8,23 @@ import click
 from app import ambient
 from app.cli.commands import Noun
 from app.cli.opening import actor, opened
-from app.cli.output import Document, Form, form_option, hint, paste, say, show_list, show_one, warn
+from app.cli.output import (
+    ENDPOINTS,
+    Document,
+    Form,
+    form_option,
+    hint,
+    paste,
+    say,
+    show_list,
+    show_one,
+    warn,
+)
 from app.domain.sites import DEFAULT_GROUP, Endpoint, Role, Site, parse_endpoint
 from app.domain.times import rfc3339
-from app.errors import Invalid
+from app.errors import Invalid, Missing
 from app.services import sites
+from app.store.engine import Database
 
 _HOW: Final = (
     "a site needs at least one: --endpoint inter-router=HOST:PORT and --endpoint edge=HOST:PORT"
@@ -54,20 +66,19 @@ def command() -> None:
 def _set(name: str, texts: tuple[str, ...], group: str, issuer: str | None) -> None:
     """Make a site, or replace its endpoints.
 
-    The endpoints that are given replace all that the site had.
+    The endpoints that are given replace all that the site had; without any, it keeps them.
     """
-    if not texts:
-        raise Invalid("endpoint", _HOW)
     endpoints = [_endpoint(text, group) for text in texts]
+    database = opened().database
     site = sites.put(
-        opened().database,
+        database,
         name=name,
-        endpoints=endpoints,
+        endpoints=endpoints or _kept(database, name),
         issuer=issuer,
         actor=actor(),
         now=ambient.utc_now(),
     )
-    _warn_of_gaps(site.endpoints)
+    _warn_of_gaps(site)
     say(f"Site {site.name} is set; its certificates are signed by {site.issuer}.")
     say("Next, issue a token for it:")
     say(f"  {paste('token', 'issue', f'{site.name}-token.yaml', '--site', site.name)}")
@@ -83,8 +94,7 @@ def _list(form: Form) -> None:
         ("name", "issuer", "endpoints"),
         [(site.name, site.issuer, ", ".join(_written(site.endpoints))) for site in found],
         [_document(site) for site in found],
-        empty="There are no sites yet. Make one:\n  "
-        + paste("site", "set", "NAME", "--endpoint", "inter-router=HOST:PORT"),
+        empty="There are no sites yet. Make one:\n  " + paste("site", "set", "NAME", *ENDPOINTS),
     )
 
 
@@ -111,6 +121,16 @@ def _remove(name: str) -> None:
     say(f"Site {name} is removed; links that were made with it stay as they are.")
 
 
+def _kept(database: Database, name: str) -> Sequence[Endpoint]:
+    try:
+        endpoints = sites.show(database, name).endpoints
+    except Missing as error:
+        raise Invalid("endpoint", _HOW) from error
+    if not endpoints:
+        raise Invalid("endpoint", _HOW)
+    return endpoints
+
+
 def _endpoint(text: str, group: str) -> Endpoint:
     own_group, slash, rest = text.partition("/")
     if slash and "=" not in own_group:
@@ -118,15 +138,16 @@ def _endpoint(text: str, group: str) -> Endpoint:
     return parse_endpoint(text, group)
 
 
-def _warn_of_gaps(endpoints: Iterable[Endpoint]) -> None:
+def _warn_of_gaps(site: Site) -> None:
     roles: dict[str, set[Role]] = {}
-    for endpoint in endpoints:
+    for endpoint in site.endpoints:
         roles.setdefault(endpoint.group, set()).add(endpoint.role)
     for group, present in roles.items():
+        where = f"group {group} of site {site.name}"
         if Role.INTER_ROUTER not in present:
-            warn(f"{group} has no inter-router endpoint: only edge sites can link to it")
+            warn(f"{where} has no inter-router endpoint: only edge sites can link to it")
         if Role.EDGE not in present:
-            hint(f"note: {group} has no edge endpoint: edge sites cannot link to it")
+            hint(f"note: {where} has no edge endpoint: edge sites cannot link to it")
 
 
 def _written(endpoints: Iterable[Endpoint]) -> list[str]:

@@ -12,6 +12,7 @@ from app.cli.asking import ask
 from app.cli.commands import Verb
 from app.cli.files import read_input
 from app.cli.output import Form, form_option, say, show_one, table
+from app.domain.grants import State
 from app.domain.tokens import read_token
 
 
@@ -31,11 +32,13 @@ def command(source: str, form: Form) -> None:
     answers.check(answer)
     found = _read(answer.body)
     made, allowed = found["redemptionsMade"], found["redemptionsAllowed"]
+    state = str(found["state"]).replace("_", " ")
+    left = f"{max(0, allowed - made)} left" if state == State.ACTIVE else state
     facts = [
         ("Grant", found["grant"]),
         ("Site", found["site"]),
-        ("State", str(found["state"]).replace("_", " ")),
-        ("Redemptions", f"{made} of {allowed}, {max(0, allowed - made)} left"),
+        ("State", state),
+        ("Redemptions", f"{made} of {allowed}, {left}"),
         ("Expiration", found["expirationTime"]),
         ("Cost", found["linkCost"]),
     ]

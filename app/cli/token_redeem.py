@@ -61,20 +61,20 @@ def command(
     token = read_token(read_input(source, what="token"))
     wanted = _checked_name(name or token.name)
     subject = _checked_subject(_host_name() if subject is None else subject)
-    directory = None
-    if namespace is not None:
-        directory = resources.prepare(namespace, wanted, force=force)
-    receipt = _redeem(token, wanted, subject, source)
-    if directory is None:
+    if namespace is None:
+        receipt = _redeem(token, wanted, subject, source)
         for resource in receipt.resources:
             sys.stdout.write(f"---\n{resource.text}")
         sys.stdout.flush()
         hint(_summary(receipt, subject))
         return
-    try:
-        paths = resources.store(directory, receipt.resources, force=force)
-    except GrantServerError as error:
-        raise click.ClickException(f"{error}; {_COUNTED}") from error
+    with resources.removed_if_refused(namespace):
+        directory = resources.prepare(namespace, wanted, force=force)
+        receipt = _redeem(token, wanted, subject, source)
+        try:
+            paths = resources.store(directory, receipt.resources, force=force)
+        except GrantServerError as error:
+            raise click.ClickException(f"{error}; {_COUNTED}") from error
     say(_summary(receipt, subject))
     for path in paths:
         say(f"  {path}")
@@ -94,6 +94,8 @@ def _redeem(token: Token, name: str, subject: str, source: str) -> Receipt:
             )
         )
     except Unavailable as error:
+        if outbound.was_not_sent(error):
+            raise Unavailable(f"{error}; the code was not sent") from error
         again = paste("token", "inspect", source)
         raise Unavailable(
             f"{error}; if only the answer was lost, `{again}` shows the redemption"

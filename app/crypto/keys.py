@@ -66,19 +66,6 @@ def to_traditional_pem(key: PrivateKey) -> bytes:
     )
 
 
-def to_encrypted_pem(key: PrivateKey, password: bytes) -> bytes:
-    """Write `key` as PKCS#8 under a password.
-
-    Meant for `ssl.SSLContext.load_cert_chain` alone, which reads keys from files only: the
-    file is worthless without the password, which never leaves the process.
-    """
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.BestAvailableEncryption(password),
-    )
-
-
 def load_private_key(pem: bytes) -> PrivateKey:
     """Read the one private key in `pem` (PKCS#1, SEC1 or PKCS#8).
 

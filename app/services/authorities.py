@@ -7,7 +7,8 @@ from typing import Final
 from app.crypto import issuers, keys
 from app.crypto.facts import facts
 from app.crypto.issuers import Issuer
-from app.crypto.sealing import Keyring
+from app.crypto.leaves import SERIAL_BYTES, serial_number
+from app.crypto.sealing import NONCE_BYTES, Keyring
 from app.domain.audit import Act, Entry
 from app.domain.authorities import Authority, Purpose
 from app.domain.certificates import CertificateFacts, KeyType
@@ -79,7 +80,7 @@ def create(
     certificate_pem = issuers.create_authority(
         common_name=name,
         key=key,
-        serial=int.from_bytes(random_bytes(16), "big") >> 1 or 1,
+        serial=serial_number(random_bytes(SERIAL_BYTES)),
         not_before=now - _BACKDATE_SECONDS,
         not_after=now + lifetime_seconds,
     )
@@ -186,7 +187,9 @@ def _authority(
         purpose=purpose,
         certificate_pem=issuer.certificate_pem.decode(),
         sealed_key=keyring.seal(
-            keys.to_pem(issuer.key), purpose=_purpose(issuer.fingerprint), random=random(12)
+            keys.to_pem(issuer.key),
+            purpose=_purpose(issuer.fingerprint),
+            random=random(NONCE_BYTES),
         ),
         fingerprint=issuer.fingerprint,
         not_before=issuer.not_before,
@@ -198,8 +201,11 @@ def _authority(
 
 def _keep(database: Database, authority: Authority, *, act: Act, actor: str) -> Authority:
     with database.writing() as connection:
-        if authority_rows.by_name(connection, authority.name) is not None:
-            raise Conflict(f'there is an authority "{authority.name}" already')
+        for known in authority_rows.every(connection):
+            if known.name == authority.name:
+                raise Conflict(f'there is an authority "{known.name}" already')
+            if known.fingerprint == authority.fingerprint:
+                raise Conflict(f'this certificate is kept already, as authority "{known.name}"')
         added = authority_rows.add(connection, authority)
         audit_rows.add(
             connection,

@@ -16,8 +16,10 @@ from app.crypto import server_certificates
 from app.crypto.sealing import Keyring
 from app.domain.authorities import Purpose
 from app.domain.times import rfc3339
-from app.errors import GrantServerError, Unready
+from app.errors import GrantServerError, Misconfigured, Unready
 from app.services.authorities import open_issuer
+from app.services.reach import open_server_key
+from app.store import audit as audit_rows
 from app.store import authorities as authority_rows
 from app.store import health
 from app.store import sites as site_rows
@@ -25,7 +27,9 @@ from app.store.engine import Database
 
 _SOON_SECONDS: Final = 30 * 24 * 3600
 _EARLIEST_SENSIBLE: Final = 1_767_225_600  # 2026-01-01: a clock before it is certainly wrong
+_BACKWARDS_SECONDS: Final = 60  # clocks are set back by a little every day
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+_RESTORE: Final = "stop the server and restore the newest backup that passes `db check`"
 
 
 class Verdict(StrEnum):
@@ -60,10 +64,10 @@ def examine(
     directories that nobody else may read. A check that cannot be made is a problem of its own.
     """
     checks: tuple[tuple[str, Callable[[], Iterable[Finding]]], ...] = (
-        ("clock", lambda: _clock(now)),
+        ("clock", lambda: _clock(now, _last_act(database))),
         ("permissions", lambda: _permissions(private_paths)),
         ("database", lambda: _database(database, now)),
-        ("server certificate", lambda: _server_certificate(database, hosts, now)),
+        ("server certificate", lambda: _server_certificate(database, keyring, hosts, now)),
         ("authorities", lambda: _authorities(database, keyring, now)),
         ("sites", lambda: _sites(database)),
     )
@@ -76,13 +80,33 @@ def examine(
     return findings
 
 
-def _clock(now: int) -> Iterator[Finding]:
+def examine_machine(*, private_paths: Sequence[Path], now: int) -> list[Finding]:
+    """Look at what can be seen where the database cannot be opened."""
+    return [*_clock(now, None), *_permissions(private_paths)]
+
+
+def _last_act(database: Database) -> int | None:
+    with database.reading() as connection:
+        entries = audit_rows.latest(connection, 1)
+    return entries[0].at if entries else None
+
+
+def _clock(now: int, last_act: int | None) -> Iterator[Finding]:
+    remedy = "set the clock (chrony or systemd-timesyncd): windows and certificates need it"
     if now < _EARLIEST_SENSIBLE:
         yield Finding(
             check="clock",
             verdict=Verdict.PROBLEM,
             found=f"this machine believes that it is {rfc3339(now)}",
-            remedy="set the clock (chrony or systemd-timesyncd): windows and certificates need it",
+            remedy=remedy,
+        )
+    elif last_act is not None and now < last_act - _BACKWARDS_SECONDS:
+        yield Finding(
+            check="clock",
+            verdict=Verdict.PROBLEM,
+            found=f"the clock went back: it is {rfc3339(now)}, and the newest entry of the audit "
+            f"log is of {rfc3339(last_act)}",
+            remedy=remedy,
         )
     else:
         yield Finding(check="clock", verdict=Verdict.OK, found=rfc3339(now))
@@ -92,6 +116,14 @@ def _permissions(paths: Sequence[Path]) -> Iterator[Finding]:
     for path in paths:
         try:
             status = path.stat()
+        except FileNotFoundError:
+            yield Finding(
+                check="permissions",
+                verdict=Verdict.PROBLEM,
+                found=f"{path} is not there",
+                remedy="restore it from a copy, or say in the settings where it is",
+            )
+            continue
         except OSError as error:
             yield Finding(
                 check="permissions",
@@ -129,14 +161,16 @@ def _database(database: Database, now: int) -> Iterator[Finding]:
             check="database",
             verdict=Verdict.PROBLEM,
             found=problem,
-            remedy="stop the server and restore the newest backup that passes `db check`",
+            remedy=_RESTORE,
         )
     if not problems:
         found = f"revision {database.revision()}, takes writes, its integrity check is clean"
         yield Finding(check="database", verdict=Verdict.OK, found=found)
 
 
-def _server_certificate(database: Database, hosts: Sequence[str], now: int) -> Iterator[Finding]:
+def _server_certificate(
+    database: Database, keyring: Keyring, hosts: Sequence[str], now: int
+) -> Iterator[Finding]:
     name = "server certificate"
     with database.reading() as connection:
         current = authority_rows.current_server_certificate(connection)
@@ -148,6 +182,15 @@ def _server_certificate(database: Database, hosts: Sequence[str], now: int) -> I
             remedy="start the server once: `grantserver serve`",
         )
         return
+    try:
+        open_server_key(current, keyring)
+    except GrantServerError as error:
+        yield Finding(
+            check=name,
+            verdict=Verdict.PROBLEM,
+            found=f"its private key cannot be opened: {error}",
+            remedy=_missing_lines(keyring) if isinstance(error, Misconfigured) else _RESTORE,
+        )
     missing = server_certificates.missing_hosts(current.certificate_pem.encode(), hosts)
     if missing:
         yield Finding(
@@ -173,7 +216,17 @@ def _authorities(database: Database, keyring: Keyring, now: int) -> Iterator[Fin
                 check=name,
                 verdict=Verdict.PROBLEM,
                 found=str(error),
-                remedy=f"put back the lines of the key file {keyring.path} that are missing",
+                remedy=_missing_lines(keyring),
+            )
+            continue
+        if authority.not_before > now:
+            yield Finding(
+                check=name,
+                verdict=Verdict.PROBLEM,
+                found=f"it begins at {rfc3339(authority.not_before)}: nobody accepts before then "
+                "what it signs",
+                remedy="see that the clock is right; then wait, or use another authority until "
+                "then (`grantserver ca list`)",
             )
             continue
         remedy = (
@@ -197,7 +250,9 @@ def _sites(database: Database) -> Iterator[Finding]:
         )
     for site in known:
         if site.endpoints:
-            found = f"{len(site.endpoints)} endpoints, signed for by {site.issuer}"
+            count = len(site.endpoints)
+            endpoints = "1 endpoint" if count == 1 else f"{count} endpoints"
+            found = f"{endpoints}, signed for by {site.issuer}"
             yield Finding(check=f"site {site.name}", verdict=Verdict.OK, found=found)
         else:
             yield Finding(
@@ -206,6 +261,10 @@ def _sites(database: Database) -> Iterator[Finding]:
                 found="it has no endpoints: every redemption is refused",
                 remedy=f"grantserver site set {site.name} --endpoint inter-router=HOST:55671",
             )
+
+
+def _missing_lines(keyring: Keyring) -> str:
+    return f"put back the lines of the key file {keyring.path} that are missing"
 
 
 def _ending(check: str, not_after: int, now: int, remedy: str) -> Finding:

@@ -99,6 +99,8 @@ def create(
                 details={
                     "name": grant.name,
                     "site": grant.site,
+                    "issuer": grant.issuer,
+                    "cost": grant.cost,
                     "allowed": grant.allowed,
                     "expires_at": grant.expires_at,
                 },

@@ -6,7 +6,8 @@ from typing import Final
 
 from app.crypto import keys, server_certificates
 from app.crypto.facts import facts
-from app.crypto.sealing import Keyring
+from app.crypto.leaves import SERIAL_BYTES
+from app.crypto.sealing import NONCE_BYTES, Keyring
 from app.domain.audit import Act, Entry
 from app.domain.authorities import Authority, ServerCertificate
 from app.domain.certificates import KeyType
@@ -19,7 +20,6 @@ from app.store.engine import Database
 
 LIFETIME_SECONDS: Final = 365 * 24 * 3600
 RENEWED_BEFORE_SECONDS: Final = LIFETIME_SECONDS // 3  # two thirds of its life have passed
-_RANDOM_SERIAL_BYTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ def server_material(
         kept = authority_rows.current_server_certificate(connection)
         authority = authority_rows.of_server(connection)
     if kept is not None and _serves(kept, hosts, now):
-        key_pem = keyring.open(kept.sealed_key, purpose=_purpose(kept.fingerprint))
+        key_pem = open_server_key(kept, keyring)
         return ServerMaterial(
             certificate_pem=kept.certificate_pem.encode(),
             key_pem=key_pem,
@@ -66,6 +66,15 @@ def server_material(
     if authority is None:
         raise Missing("authority", SERVER_AUTHORITY)
     return _issue(database, keyring, authority, hosts=hosts, now=now, random_bytes=random_bytes)
+
+
+def open_server_key(certificate: ServerCertificate, keyring: Keyring) -> bytes:
+    """The private key (PEM) of a listener's certificate.
+
+    Raises Misconfigured when the key file lacks the key that it is sealed under, Broken when what
+    is sealed was altered.
+    """
+    return keyring.open(certificate.sealed_key, purpose=_purpose(certificate.fingerprint))
 
 
 def _serves(kept: ServerCertificate, hosts: Sequence[str], now: int) -> bool:
@@ -87,7 +96,7 @@ def _issue(
         open_issuer(authority, keyring),
         hosts=hosts,
         key=key,
-        serial_random=random_bytes(_RANDOM_SERIAL_BYTES),
+        serial_random=random_bytes(SERIAL_BYTES),
         now=now,
         lifetime_seconds=LIFETIME_SECONDS,
     )
@@ -96,7 +105,7 @@ def _issue(
     certificate = ServerCertificate(
         certificate_pem=certificate_pem.decode(),
         sealed_key=keyring.seal(
-            key_pem, purpose=_purpose(made.fingerprint), random=random_bytes(12)
+            key_pem, purpose=_purpose(made.fingerprint), random=random_bytes(NONCE_BYTES)
         ),
         fingerprint=made.fingerprint,
         not_after=made.not_after,

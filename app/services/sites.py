@@ -77,7 +77,9 @@ def remove(database: Database, *, name: str, actor: str, now: int) -> None:
     with database.writing() as connection:
         leading = site_rows.grants_of(connection, name)
         if leading:
-            raise Conflict(f'{leading} grants lead to site "{name}": remove them first')
+            grants = "1 grant leads" if leading == 1 else f"{leading} grants lead"
+            them = "it" if leading == 1 else "them"
+            raise Conflict(f'{grants} to site "{name}": remove {them} first')
         if not site_rows.remove(connection, name):
             raise Missing("site", name)
         audit_rows.add(

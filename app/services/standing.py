@@ -12,6 +12,7 @@ from app.store.engine import Database
 
 def check_writable(database: Database, now: int) -> None:
     """Write one row durably. Raises Unavailable when the database does not take it."""
+    database.check_in_place()
     with database.writing() as connection:
         health.beat(connection, now)
 

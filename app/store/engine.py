@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Connection, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, IntegrityError, SQLAlchemyError
 
 from app.errors import Broken, Conflict, Invalid, Misconfigured, Unavailable
 from app.store import schema
@@ -16,6 +16,7 @@ from app.store import schema
 __all__ = ["Connection", "Database", "open_database"]
 
 _BUSY_MILLISECONDS: Final = 5000  # how long a writer waits for another process's transaction
+_NO_DATABASE: Final = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 _MIGRATIONS: Final = Path(__file__).parent.parent.parent / "migrations"
 
 
@@ -39,6 +40,7 @@ class Database:
             pass
         except OSError as error:
             raise Unavailable(f"database {path}: {error.strerror}") from error
+        self._identity = _identity(self.path)
         # isolation_level None: every transaction is begun by _begin. hide_parameters: what was
         # to be stored must not appear in the text of an error.
         self._engine = create_engine(
@@ -78,6 +80,15 @@ class Database:
             raise Broken("the driver is not SQLite's")
         return connection
 
+    def check_in_place(self) -> None:
+        """Raise Unavailable when the file that was opened is not the one at its path any more.
+
+        SQLite would go on writing to a file that was removed or replaced, and what is written
+        there is lost with the process.
+        """
+        if _identity(self.path) != self._identity:
+            raise Unavailable(f"{self.path} was removed or replaced: start the server again")
+
     def revision(self) -> str | None:
         """Tell which migration the database is at; None when it holds no tables of ours."""
         with self.reading() as connection:
@@ -89,21 +100,19 @@ class Database:
     def check_revision(self) -> None:
         """Raise Misconfigured, with the command that mends it, unless the revision is ours."""
         revision = self.revision()
-        if revision != schema.REVISION:
-            raise Misconfigured(
-                [
-                    (
-                        f"the database is at revision {revision or 'none'}, "
-                        f"this release needs {schema.REVISION}: run `grantserver db upgrade`, "
-                        "or start the release that made it"
-                    )
-                ]
-            )
+        if revision == schema.REVISION:
+            return
+        found = f"the database is at revision {revision or 'none'}"
+        if revision is not None and revision > schema.REVISION:  # revisions are numbered
+            problem = f"{found}, which this release does not know: start the one that made it"
+        else:
+            problem = f"{found}, this release needs {schema.REVISION}: run `grantserver db upgrade`"
+        raise Misconfigured([problem])
 
     def upgrade(self) -> None:
         """Bring the database to our revision in one transaction; nothing happens if it is there.
 
-        Raises Misconfigured when the database was made by another release.
+        Raises Misconfigured when the database was made by another release, or by another program.
         """
         # Imported here: it costs a fifth of a second, and a database is rarely new.
         from alembic import command  # noqa: PLC0415
@@ -114,6 +123,11 @@ class Database:
         config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
         try:
             with self.writing() as connection:
+                tables = inspect(connection).get_table_names()
+                if tables and "alembic_version" not in tables:
+                    raise Misconfigured(
+                        [f"{self.path} holds tables but no revision: restore it from a backup"]
+                    )
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
         except CommandError as error:
@@ -126,15 +140,26 @@ class Database:
         self._engine.dispose()
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def open_database(url: str) -> Database:
     """Open the database; a new one is created and migrated without asking.
 
     Raises Misconfigured for a wrong revision, Unavailable when it cannot be opened.
     """
     database = Database(url)
-    if database.revision() is None:
-        database.upgrade()
-    database.check_revision()
+    with contextlib.ExitStack() as undo:
+        undo.callback(database.close)
+        if database.revision() is None:
+            database.upgrade()
+        database.check_revision()
+        undo.pop_all()
     return database
 
 
@@ -162,6 +187,12 @@ def _translated() -> Iterator[None]:
         yield
     except IntegrityError as error:
         raise Conflict(f"the database refused it: {error.orig}") from error
+    except DatabaseError as error:
+        if getattr(error.orig, "sqlite_errorcode", None) in _NO_DATABASE:
+            raise Misconfigured(
+                [f"the database cannot be used ({error.orig}): restore it from a backup"]
+            ) from error
+        raise Unavailable(f"database: {error.orig}") from error
     except SQLAlchemyError as error:
         raise Unavailable(
             f"database: {getattr(error, 'orig', None) or type(error).__name__}"

@@ -29,7 +29,7 @@ from app.store.schema import audit, authorities, grants, redemptions, sites
 _LARGEST_BATCH: Final = 256  # bounds how long the loop is away in one transaction's body
 _READ_BUSY_MILLISECONDS: Final = 100  # the loop must not stand still for another process
 _BUSY_DELAYS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)  # seconds; the last is repeated
-_BUSY_PATIENCE: Final = 5.0  # seconds, then the claims waiting get their answer: unavailable
+_PATIENCE: Final = 3.0  # seconds from a claim's arrival; an unmodified client gives up after 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +106,7 @@ INSERT_AUDIT = _compiled(
 class _Waiting:
     redemption: Redemption
     answer: asyncio.Future[Redemption]
+    deadline: float
 
 
 class SqliteLedger:
@@ -143,10 +144,11 @@ class SqliteLedger:
         The guarded update, the redemption's row and its audit row are one transaction. When
         this returns, they are on the disk; when it raises, nothing was spent:
         Refused (used up, expired, revoked or removed in the meantime), Unavailable (disk full,
-        database locked or away), Broken (a constraint of ours failed).
+        database away, or locked by others for three seconds), Broken (a constraint of ours
+        failed).
         """
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(redemption, loop.create_future())
+        waiting = _Waiting(redemption, loop.create_future(), loop.time() + _PATIENCE)
         self._waiting.append(waiting)
         if self._flusher is None:
             self._flusher = loop.create_task(self._flush())
@@ -195,33 +197,57 @@ class SqliteLedger:
     async def _flush(self) -> None:
         """Commit batch after batch until nobody waits."""
         loop = asyncio.get_running_loop()
-        while self._waiting:
-            pause = self._next_commit - loop.time()
-            if pause > 0:
-                await asyncio.sleep(pause)
-            self._next_commit = loop.time() + self._spacing
-            batch = self._waiting[:_LARGEST_BATCH]
-            del self._waiting[:_LARGEST_BATCH]
-            await self._settle(batch)
-        self._flusher = None
-
-    async def _settle(self, batch: Sequence[_Waiting]) -> None:
-        """Give every claim of the batch its own answer."""
-        # Whoever gave up while it waited would never see the answer: it must not be spent.
-        batch = [waiting for waiting in batch if not waiting.answer.done()]
-        if not batch:
-            return
         try:
-            answers = await self._commit([waiting.redemption for waiting in batch])
+            while self._waiting:
+                pause = self._next_commit - loop.time()
+                if pause > 0:
+                    await asyncio.sleep(pause)
+                self._next_commit = loop.time() + self._spacing
+                await self._settle_next()
+        finally:
+            # Empty, unless the above is wrong: then nobody shall wait for ever.
+            self._flusher = None
+            left, self._waiting = self._waiting, []
+            _give_all(left, Broken("the ledger has stopped"))
+
+    async def _settle_next(self) -> None:
+        """Take the write lock, and only then those who are next: by now, some may have left."""
+        try:
+            writer = await self._begin(self._anybody_waits)
+        except (sqlite3.Error, GrantServerError) as error:
+            _give_all(self._take(), _unavailable(error))
+            return
+        if writer is not None:
+            await self._settle(writer, self._take())
+
+    def _anybody_waits(self) -> bool:
+        """Send away who has waited for too long, and tell whether somebody is left."""
+        now = asyncio.get_running_loop().time()
+        overdue = [one for one in self._waiting if one.deadline <= now]
+        self._waiting = [one for one in self._waiting if one.deadline > now]
+        _give_all(overdue, Unavailable("database: locked by others"))
+        return bool(self._waiting)
+
+    def _take(self) -> list[_Waiting]:
+        """Take those who are next; whoever gave up would never see an answer: not spent."""
+        batch = self._waiting[:_LARGEST_BATCH]
+        del self._waiting[:_LARGEST_BATCH]
+        return [waiting for waiting in batch if not waiting.answer.done()]
+
+    async def _settle(self, writer: sqlite3.Connection, batch: Sequence[_Waiting]) -> None:
+        """Give every claim of the batch its own answer."""
+        answers: Sequence[Redemption | GrantServerError]
+        try:
+            answers = await self._commit(writer, [waiting.redemption for waiting in batch])
         except sqlite3.IntegrityError as error:
             if len(batch) > 1:
                 # One of them breaks a constraint; it must not take the others with it.
                 for waiting in batch:
-                    await self._settle([waiting])
+                    await self._settle_alone(waiting)
                 return
             answers = [Broken(f"the ledger refused a redemption: {error}")]
         except sqlite3.Error as error:
-            answers = [Unavailable(f"database: {error}") for _ in batch]
+            answers = [_unavailable(error) for _ in batch]
         except Exception as error:  # noqa: BLE001  # whoever waits must be answered, whatever it was
             answers = [Broken(f"the ledger failed: {type(error).__name__}") for _ in batch]
         for waiting, answer in zip(batch, answers, strict=True):
@@ -229,11 +255,22 @@ class SqliteLedger:
         if spent := sum(isinstance(answer, Redemption) for answer in answers):
             self._on_batch(spent)
 
+    async def _settle_alone(self, waiting: _Waiting) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            writer = await self._begin(lambda: loop.time() < waiting.deadline)
+        except (sqlite3.Error, GrantServerError) as error:
+            _give(waiting.answer, _unavailable(error))
+            return
+        if writer is None:
+            _give(waiting.answer, Unavailable("database: locked by others"))
+        else:
+            await self._settle(writer, [waiting])
+
     async def _commit(
-        self, wanted: Sequence[Redemption]
+        self, writer: sqlite3.Connection, wanted: Sequence[Redemption]
     ) -> Sequence[Redemption | GrantServerError]:
-        """Run one transaction; its answers stand in the order of what was wanted."""
-        writer = await self._begin()
+        """End the transaction that was begun; its answers stand in the order of the wishes."""
         try:
             answers = [_spend(writer, redemption) for redemption in wanted]
             spent = [answer for answer in answers if isinstance(answer, Redemption)]
@@ -249,15 +286,14 @@ class SqliteLedger:
             raise
         return answers
 
-    async def _begin(self) -> sqlite3.Connection:
-        """Take the write lock; another process (a command) may hold it for a moment."""
+    async def _begin(self, wanted: Callable[[], bool]) -> sqlite3.Connection | None:
+        """Take the write lock, for as long as it is wanted; another process may hold it."""
+        self._database.check_in_place()
         if self._writer is None:
             self._writer = self._connect(0)
         writer = self._writer
-        loop = asyncio.get_running_loop()
-        give_up = loop.time() + _BUSY_PATIENCE
         delays = list(_BUSY_DELAYS)
-        while True:
+        while wanted():
             try:
                 writer.execute("BEGIN IMMEDIATE")
             except sqlite3.Error as error:
@@ -267,11 +303,10 @@ class SqliteLedger:
                     self._writer = None  # the next batch tries with a new connection
                     writer.close()
                     raise
-                if loop.time() > give_up:
-                    raise
             else:
                 return writer
             await asyncio.sleep(delays.pop(0) if len(delays) > 1 else delays[0])
+        return None
 
     def _abandon(self, writer: sqlite3.Connection) -> None:
         """Roll back; a connection that cannot even do that is replaced by the next batch."""
@@ -280,6 +315,15 @@ class SqliteLedger:
         except sqlite3.Error:
             self._writer = None
             writer.close()
+
+
+def _unavailable(error: Exception) -> GrantServerError:
+    return error if isinstance(error, GrantServerError) else Unavailable(f"database: {error}")
+
+
+def _give_all(batch: Sequence[_Waiting], answer: GrantServerError) -> None:
+    for waiting in batch:
+        _give(waiting.answer, answer)
 
 
 def _give(waiting: asyncio.Future[Redemption], answer: Redemption | GrantServerError) -> None:

@@ -95,7 +95,7 @@ class RedemptionApp:
         }
         extra: tuple[Header, ...]
         try:
-            content, body = await self._serve(scope, key, receive, context, started)
+            content, body = await self._serve(scope, key, receive, context)
         except _Gone:
             self.log.info("client left before its request was whole", **context)
             return
@@ -128,15 +128,12 @@ class RedemptionApp:
         key: str,
         receive: Receive,
         context: dict[str, object],
-        started: float,
     ) -> tuple[Header, bytes]:
         """Answer a request that succeeds: its content type and body. Raises for all others."""
         headers = _parse(scope["headers"])
         peer = str(context["peer"])
         if scope["method"] == "POST":
-            body = await self._redeem(key, headers, peer, receive, context)
-            self._note_redemption(context, started)
-            return _TEXT, body
+            return _TEXT, await self._redeem(key, headers, peer, receive, context)
         if scope["method"] == "GET" and headers.authorization is not None:
             return _JSON, await self._inspect(key, headers.authorization, peer)
         raise Refused(Reason.METHOD)
@@ -153,6 +150,7 @@ class RedemptionApp:
         context: dict[str, object],
     ) -> bytes:
         code = await _read_body(headers, receive)
+        started = self.monotonic()  # what the client takes to send its code is not our doing
         claim = Claim(
             key=key,
             presented_code=code,
@@ -161,12 +159,19 @@ class RedemptionApp:
             peer=peer,
         )
         redeemed = await self.redeemer.redeem(claim)
+        seconds = self.monotonic() - started
+        self.metrics.redeemed(seconds)
         context["grant"] = redeemed.grant.id
-        context["site"] = redeemed.grant.site
-        context["name"] = redeemed.redemption.name
-        context["subject"] = redeemed.redemption.subject
-        context["redemption"] = f"{redeemed.redemption.ordinal} of {redeemed.grant.allowed}"
-        context["serial"] = redeemed.redemption.serial
+        self.log.info(
+            "redeemed",
+            **context,
+            site=redeemed.grant.site,
+            name=redeemed.redemption.name,
+            subject=redeemed.redemption.subject,
+            redemption=f"{redeemed.redemption.ordinal} of {redeemed.grant.allowed}",
+            serial=redeemed.redemption.serial,
+            microseconds=int(seconds * 1_000_000),
+        )
         return redeemed.bundle
 
     async def _inspect(self, key: str, authorization: bytes, peer: str) -> bytes:
@@ -181,11 +186,6 @@ class RedemptionApp:
             return error
         self.log.error("a claim failed in a way that nobody foresaw", exc_info=error)
         return Broken(type(error).__name__)
-
-    def _note_redemption(self, context: dict[str, object], started: float) -> None:
-        seconds = self.monotonic() - started
-        self.metrics.redeemed(seconds)
-        self.log.info("redeemed", **context, microseconds=int(seconds * 1_000_000))
 
     def _note_refusal(
         self, error: GrantServerError, status: int, context: dict[str, object], started: float
@@ -219,7 +219,7 @@ def _parse(headers: list[tuple[bytes, bytes]]) -> _Headers:
 
 def _text(value: bytes | None, reason: Reason) -> str | None:
     try:
-        return None if value is None else value.decode()
+        return None if value is None else value.strip(b" \t").decode()
     except UnicodeDecodeError as error:
         raise Refused(reason, f"the {reason} header is not UTF-8") from error
 

@@ -10,6 +10,7 @@ from app.crypto import keys
 from app.crypto.facts import facts
 from app.crypto.issuers import create_authority, load_issuer
 from app.domain.certificates import KeyType
+from app.domain.times import rfc3339
 from tests.cli.conftest import ENDPOINTS, Cli
 
 
@@ -40,7 +41,8 @@ def test_the_first_command_finds_two_authorities(cli: Cli) -> None:
 )
 def test_an_authority_is_made_and_shown(cli: Cli, kind: str, shown: str) -> None:
     told = cli.done("ca", "init", "lab-ca", "--key-type", kind, "--lifetime", "48h")
-    assert "--issuer lab-ca" in told
+    endpoints = "--endpoint inter-router=HOST:55671 --endpoint edge=HOST:45671"
+    assert f"grantserver site set NAME {endpoints} --issuer lab-ca\n" in told
     document = cli.json("ca", "show", "lab-ca")
     assert document["key"] == shown
     assert document["subject"] == document["issuer"] == "CN=lab-ca"
@@ -97,6 +99,15 @@ def test_an_authority_that_has_ended_is_warned_of(
 ) -> None:
     monkeypatch.setattr("app.ambient.utc_now", lambda: 4_000_000_000)
     assert "it has ended" in cli.run("ca", "import", "west-ca", "--dir", str(issuer)).stderr
+
+
+def test_an_authority_that_has_not_begun_is_warned_of(
+    cli: Cli, issuer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begins = facts((issuer / "tls.crt").read_bytes()).not_before
+    monkeypatch.setattr("app.ambient.utc_now", lambda: begins - 1)
+    stderr = cli.run("ca", "import", "west-ca", "--dir", str(issuer)).stderr
+    assert f"warning: it begins at {rfc3339(begins)}" in stderr
 
 
 def test_a_certificate_is_exported_for_everybody(cli: Cli) -> None:

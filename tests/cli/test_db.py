@@ -72,11 +72,19 @@ def test_another_revision_is_told_with_what_mends_it(west: Cli) -> None:
     for words in (["db", "check"], ["site", "list"]):
         result = west.run(*words)
         assert result.exit_code == 2
-        assert "revision 9999" in result.stderr
-        assert "grantserver db upgrade" in result.stderr
+        assert "revision 9999, which this release does not know" in result.stderr
+        assert "start the one that made it" in result.stderr
     result = west.run("db", "upgrade")
     assert result.exit_code == 2
     assert "another release" in result.stderr
+
+
+def test_an_older_revision_is_told_with_the_command_that_mends_it(west: Cli) -> None:
+    with contextlib.closing(database(west)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0000'")
+    result = west.run("site", "list")
+    assert result.exit_code == 2
+    assert "grantserver db upgrade" in result.stderr
 
 
 def test_an_upgrade_makes_brings_or_leaves(cli: Cli) -> None:

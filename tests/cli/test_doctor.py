@@ -81,6 +81,34 @@ def test_a_problem_ends_with_1_and_hides_no_other(west: Cli) -> None:
 
 def test_an_installation_that_cannot_be_opened_is_a_problem(west: Cli) -> None:
     (west.directory / "data" / "sealing.keys").chmod(0o644)
-    result = west.run("doctor")
+    result = west.run("doctor", "-o", "json")
     assert result.exit_code == 1
-    assert "chmod 600" in result.stdout
+    findings = json.loads(result.stdout)
+    assert {one["check"]: one["verdict"] for one in findings} == {
+        "clock": "ok",
+        "permissions": "problem",
+        "opening": "problem",
+    }
+    assert "chmod 600" in findings[-1]["found"]
+    assert all(one["remedy"] for one in findings if one["verdict"] == "problem")
+
+
+def test_a_lost_key_file_is_told_with_what_can_be_seen_without_it(west: Cli) -> None:
+    keys = west.directory / "data" / "sealing.keys"
+    keys.unlink()
+    findings = json.loads(west.run("doctor", "-o", "json").stdout)
+    assert [(one["check"], one["verdict"]) for one in findings] == [
+        ("clock", "ok"),
+        ("permissions", "ok"),
+        ("permissions", "problem"),
+        ("opening", "problem"),
+    ]
+    assert findings[2]["found"] == f"{keys} is not there"
+    assert not keys.exists()
+
+
+def test_a_database_that_is_none_is_a_problem_with_a_remedy(west: Cli) -> None:
+    (west.directory / "data" / "grantserver.db").write_bytes(b"no database" * 1000)
+    last = json.loads(west.run("doctor", "-o", "json").stdout)[-1]
+    assert (last["check"], last["verdict"]) == ("opening", "problem")
+    assert last["remedy"]

@@ -127,6 +127,14 @@ def test_an_empty_list_says_what_to_do(west: Cli) -> None:
     assert "token issue token.yaml --site west" in filtered.stderr
 
 
+def test_the_grants_of_a_site_that_is_not_there_are_missing(west: Cli) -> None:
+    for form in ("table", "json"):
+        result = west.run("grant", "list", "--site", "nosuch", "-o", form)
+        assert result.exit_code == 1
+        assert result.stdout == ""
+        assert 'no site "nosuch": `grantserver site list` shows what there is' in result.stderr
+
+
 def test_a_grant_is_revoked_and_removed(west: Cli) -> None:
     west.done("grant", "create", "lab")
     assert "is revoked; it was redeemed 0 of 1" in west.done("grant", "revoke", "lab")

@@ -1,3 +1,6 @@
+import contextlib
+import sqlite3
+
 import pytest
 
 from tests.cli.conftest import ENDPOINTS, Cli
@@ -32,9 +35,9 @@ def test_a_site_is_shown_as_a_document(cli: Cli) -> None:
 
 def test_a_role_that_nobody_can_link_to_is_pointed_out(cli: Cli) -> None:
     result = cli.run("site", "set", "b", "--endpoint", "edge=h:5")
-    assert "warning: skupper-router has no inter-router endpoint" in result.stderr
+    assert "warning: group skupper-router of site b has no inter-router endpoint" in result.stderr
     result = cli.run("site", "set", "b", *ENDPOINTS)
-    assert "note: skupper-router has no edge endpoint" in result.stderr
+    assert "note: group skupper-router of site b has no edge endpoint" in result.stderr
 
 
 def test_a_site_without_endpoints_is_refused_with_what_to_write(cli: Cli) -> None:
@@ -42,6 +45,27 @@ def test_a_site_without_endpoints_is_refused_with_what_to_write(cli: Cli) -> Non
     assert result.exit_code == 2
     assert "--endpoint inter-router=HOST:PORT" in result.stderr
     assert cli.json("site", "list") == []
+
+
+def test_without_endpoints_a_site_keeps_those_that_it_has(west: Cli) -> None:
+    before = west.json("site", "show", "west")
+    west.done("ca", "init", "lab-ca")
+    west.done("site", "set", "west", "--issuer", "lab-ca")
+    assert west.json("site", "show", "west") == {**before, "issuer": "lab-ca"}
+
+
+def test_an_issuer_alone_makes_no_site(cli: Cli) -> None:
+    result = cli.run("site", "set", "west", "--issuer", "site-ca")
+    assert result.exit_code == 2
+    assert "--endpoint inter-router=HOST:PORT" in result.stderr
+    assert cli.json("site", "list") == []
+
+
+def test_a_site_that_has_lost_its_endpoints_needs_new_ones(west: Cli) -> None:
+    path = west.directory / "data" / "grantserver.db"
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute("DELETE FROM endpoints")
+    assert west.run("site", "set", "west", "--issuer", "site-ca").exit_code == 2
 
 
 @pytest.mark.parametrize(
@@ -63,14 +87,15 @@ def test_an_empty_list_says_how_to_make_a_site(cli: Cli) -> None:
     result = cli.run("site", "list")
     assert result.exit_code == 0
     assert result.stdout == ""
-    assert "grantserver site set NAME" in result.stderr
+    endpoints = "--endpoint inter-router=HOST:55671 --endpoint edge=HOST:45671"
+    assert f"grantserver site set NAME {endpoints}\n" in result.stderr
 
 
 def test_a_site_is_removed_when_no_grant_leads_to_it(west: Cli) -> None:
     west.done("grant", "create", "lab")
     refused = west.run("site", "remove", "west")
     assert refused.exit_code == 1
-    assert "grants lead to site" in refused.stderr
+    assert "1 grant leads to site" in refused.stderr
     west.done("grant", "remove", "lab")
     assert "Site west is removed" in west.done("site", "remove", "west")
     assert west.run("site", "remove", "west").exit_code == 1

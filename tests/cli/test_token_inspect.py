@@ -22,6 +22,24 @@ def test_what_is_left_is_told_without_using_it(cli: Cli) -> None:
     assert cli.json("grant", "show", "lab")["redemptionsMade"] == 1
 
 
+@pytest.mark.parametrize("state", ["expired", "revoked", "used_up"])
+def test_of_a_grant_that_is_over_nothing_is_left(cli: Cli, stranger: Stranger, state: str) -> None:
+    told = {
+        "grant": "lab",
+        "site": "west",
+        "state": state,
+        "redemptionsMade": 0,
+        "redemptionsAllowed": 1,
+        "expirationTime": "2026-01-01T00:00:00Z",
+        "linkCost": 1,
+        "redemptions": [],
+    }
+    stranger.say = lambda _: (200, json.dumps(told).encode())
+    shown = cli.done("token", "inspect", "-", typed=stranger.token())
+    assert f"Redemptions   0 of 1, {state.replace('_', ' ')}\n" in shown
+    assert "left" not in shown
+
+
 @pytest.mark.usefixtures("served")
 def test_a_wrong_code_learns_nothing(cli: Cli) -> None:
     cli.done("token", "issue", "t.yaml")

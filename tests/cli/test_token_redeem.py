@@ -163,9 +163,21 @@ def test_an_odd_answer_writes_nothing_and_says_that_it_may_have_counted(
         assert result.stdout == ""
         assert "may have been counted" in result.stderr
         assert CODE not in result.stderr
-    assert [path for path in lab.directory.rglob("*") if path.is_file()] == [
-        lab.directory / "lab.yaml"
-    ]
+    assert list(lab.directory.rglob("*")) == [lab.directory / "lab.yaml"]
+
+
+def test_a_refusal_leaves_only_the_directories_that_were_there(
+    lab: Cli, stranger: Stranger
+) -> None:
+    stranger.say = lambda _: (404, b"No such access granted\n")
+    (lab.directory / "ns" / "input").mkdir(parents=True)
+    for out in ("ns", "other"):
+        assert lab.run("token", "redeem", "lab.yaml", "--out", out).exit_code == 1
+    assert {path.relative_to(lab.directory).as_posix() for path in lab.directory.rglob("*")} == {
+        "lab.yaml",
+        "ns",
+        "ns/input",
+    }
 
 
 def test_a_directory_that_fills_up_meanwhile_is_told_with_what_it_cost(
@@ -187,9 +199,21 @@ def test_a_server_that_is_away_is_worth_another_try(lab: Cli, stranger: Stranger
     (lab.directory / "gone.yaml").write_text(stranger.token(url="https://127.0.0.1:9/x"))
     result = lab.run("token", "redeem", "gone.yaml")
     assert result.exit_code == 3
-    assert "grantserver token inspect gone.yaml" in result.stderr
+    assert "refuses the connection; the code was not sent" in result.stderr
+    assert "token inspect" not in result.stderr
     stranger.say = lambda _: (503, b"Internal error\n")
     assert lab.run("token", "redeem", "lab.yaml").exit_code == 3
+
+
+def test_an_answer_that_may_have_been_lost_is_worth_a_look(lab: Cli, stranger: Stranger) -> None:
+    def break_off(_: Asked) -> tuple[int, bytes]:
+        raise ConnectionAbortedError
+
+    stranger.say = break_off
+    result = lab.run("token", "redeem", "lab.yaml")
+    assert result.exit_code == 3
+    assert len(stranger.asked) == 1
+    assert "if only the answer was lost, `grantserver token inspect lab.yaml`" in result.stderr
 
 
 def test_a_server_of_another_ca_gets_no_code(lab: Cli, stranger: Stranger, served: Server) -> None:
@@ -197,6 +221,7 @@ def test_a_server_of_another_ca_gets_no_code(lab: Cli, stranger: Stranger, serve
     result = lab.run("token", "redeem", "-", typed=stranger.token(ca=other))
     assert result.exit_code == 3
     assert "does not vouch" in result.stderr
+    assert "the code was not sent" in result.stderr
     assert stranger.asked == []
 
 

@@ -9,7 +9,6 @@ from app.crypto.keys import (
     generate,
     load_private_key,
     signature_hash,
-    to_encrypted_pem,
     to_pem,
     to_traditional_pem,
 )
@@ -74,22 +73,10 @@ def test_the_traditional_form_is_the_one_of_the_kind(
     assert to_pem(keys[name]).startswith(b"-----BEGIN PRIVATE KEY-----\n")
 
 
-def test_an_encrypted_key_opens_with_its_password_only(keys: dict[str, PrivateKey]) -> None:
-    pem = to_encrypted_pem(keys["p256"], b"secret")
-    assert pem.startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----")
-    opened = serialization.load_pem_private_key(pem, b"secret")
-    assert opened.public_key() == keys["p256"].public_key()
-    with pytest.raises(ValueError, match="password"):
-        serialization.load_pem_private_key(pem, b"another")
-
-
 def test_an_encrypted_key_is_refused_in_both_forms(keys: dict[str, PrivateKey]) -> None:
-    traditional = keys["p256"].private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.TraditionalOpenSSL,
-        serialization.BestAvailableEncryption(b"secret"),
-    )
-    for pem in (to_encrypted_pem(keys["p256"], b"secret"), traditional):
+    for form in (serialization.PrivateFormat.PKCS8, serialization.PrivateFormat.TraditionalOpenSSL):
+        password = serialization.BestAvailableEncryption(b"secret")
+        pem = keys["p256"].private_bytes(serialization.Encoding.PEM, form, password)
         assert "encrypted" in refusal(pem)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from app.ambient import utc_now
 from app.crypto.certificates import load_certificates
 from app.crypto.issuers import Issuer
-from app.crypto.keys import PrivateKey, to_encrypted_pem
+from app.crypto.keys import PrivateKey, to_pem
 from app.crypto.server_certificates import create_server_certificate, missing_hosts
 from app.errors import Invalid, Lack, Unready
 from tests.crypto.conftest import KEY_NAMES, NOW, YEAR, authority, odd_certificate
@@ -183,9 +183,9 @@ def test_a_tls_client_accepts_the_certificate_for_its_hosts_only(
     now = utc_now()
     issuer = authority(keys["p256"], not_before=now - YEAR, not_after=now + YEAR)
     (tmp_path / "server.pem").write_bytes(create(issuer, keys[name], *HOSTS, now=now))
-    (tmp_path / "server.key").write_bytes(to_encrypted_pem(keys[name], b"secret"))
+    (tmp_path / "server.key").write_bytes(to_pem(keys[name]))
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key", "secret")
+    server.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
     client = ssl.create_default_context(cadata=issuer.certificate_pem.decode())
     client.verify_flags |= ssl.VERIFY_X509_STRICT
     for host in ("grants.example.com", "a.apps.example.com", "10.0.0.7", "fd00::7", "localhost"):

@@ -9,6 +9,7 @@ import pytest
 
 from app import ambient
 from app.crypto.sealing import Keyring
+from app.domain.times import rfc3339
 from app.services import authorities, doctor, reach
 from app.services.doctor import Finding, Verdict
 from tests.builders import NOW, Stand
@@ -61,6 +62,16 @@ def test_a_clock_that_stands_in_the_past_is_a_problem(healthy: Stand) -> None:
     (finding,) = about("clock", examine(healthy, now=1_000_000))
     assert finding.verdict is Verdict.PROBLEM
     assert "1970-01-12" in finding.found
+
+
+@pytest.mark.parametrize(("back", "verdict"), [(60, Verdict.OK), (61, Verdict.PROBLEM)])
+def test_a_clock_that_went_back_behind_the_last_act_is_a_problem(
+    stand: Stand, back: int, verdict: Verdict
+) -> None:
+    (finding,) = about("clock", examine(stand, now=NOW - back))
+    assert finding.verdict is verdict
+    assert ("the clock went back" in finding.found) == (verdict is Verdict.PROBLEM)
+    assert bool(finding.remedy) == (verdict is Verdict.PROBLEM)
 
 
 def test_what_others_can_read_is_a_problem_with_its_remedy(healthy: Stand, tmp_path: Path) -> None:
@@ -137,6 +148,40 @@ def test_an_authority_that_cannot_be_opened_hides_no_other(healthy: Stand) -> No
     (broken,) = about("authority server-ca", findings)
     assert broken.verdict is Verdict.PROBLEM
     assert about("authority site-ca", findings)[0].verdict is Verdict.OK
+
+
+def test_an_authority_that_has_not_begun_is_a_problem(healthy: Stand) -> None:
+    with contextlib.closing(sqlite3.connect(healthy.database.path)) as connection, connection:
+        connection.execute(
+            "UPDATE authorities SET not_before = ? WHERE name = 'site-ca'", (NOW + 1,)
+        )
+    (finding,) = about("authority site-ca", examine(healthy))
+    assert finding.verdict is Verdict.PROBLEM
+    assert f"it begins at {rfc3339(NOW + 1)}" in finding.found
+    assert finding.remedy
+    assert about("authority site-ca", examine(healthy, now=NOW + 1))[0].verdict is Verdict.OK
+
+
+def test_a_server_key_that_cannot_be_opened_is_a_problem(healthy: Stand) -> None:
+    other = Keyring(path=healthy.keyring.path, keys={"00000000": bytes(32)})
+    lost = about("server certificate", examine(healthy, keyring=other))[0]
+    assert lost.verdict is Verdict.PROBLEM
+    assert "its private key cannot be opened" in lost.found
+    assert str(healthy.keyring.path) in lost.remedy
+    with contextlib.closing(sqlite3.connect(healthy.database.path)) as connection, connection:
+        connection.execute("UPDATE server_certificates SET sealed_key = zeroblob(100)")
+    altered = about("server certificate", examine(healthy))[0]
+    assert altered.verdict is Verdict.PROBLEM
+    assert "backup" in altered.remedy
+
+
+def test_what_can_be_seen_without_a_database_is_clock_and_permissions(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    findings = doctor.examine_machine(private_paths=[tmp_path], now=NOW)
+    assert [(one.check, one.verdict) for one in findings] == [
+        ("clock", Verdict.OK),
+        ("permissions", Verdict.OK),
+    ]
 
 
 def test_without_its_key_file_every_authority_is_a_problem_with_a_remedy(healthy: Stand) -> None:

@@ -49,7 +49,8 @@ def test_a_grant_is_made_as_it_was_wished(west: Stand) -> None:
     (entry,) = audit.latest(west.database, limit=9, target=f"grant/{grant.id}")
     assert (entry.act, entry.actor, entry.at) == (Act.GRANT_CREATED, "cli:test", NOW)
     assert entry.details == {
-        "name": "to-west", "site": "west", "allowed": 7, "expires_at": NOW + 60,
+        "name": "to-west", "site": "west", "issuer": "other-ca", "cost": 99999, "allowed": 7,
+        "expires_at": NOW + 60,
     }  # fmt: skip
 
 

@@ -110,7 +110,10 @@ def test_a_site_is_removed_unless_grants_lead_to_it(stand: Stand) -> None:
     stand.set_site()
     stand.set_site("south")
     stand.make_grant()
-    with pytest.raises(Conflict, match='1 grants lead to site "west"'):
+    with pytest.raises(Conflict, match='1 grant leads to site "west": remove it'):
+        sites.remove(stand.database, name="west", actor="cli:test", now=NOW)
+    stand.make_grant(name="another")
+    with pytest.raises(Conflict, match='2 grants lead to site "west": remove them'):
         sites.remove(stand.database, name="west", actor="cli:test", now=NOW)
     sites.remove(stand.database, name="south", actor="cli:test", now=NOW + 1)
     assert [site.name for site in sites.every(stand.database)] == ["west"]

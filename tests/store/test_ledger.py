@@ -491,7 +491,7 @@ def test_another_process_that_holds_the_lock_is_waited_for_while_the_loop_turns(
 def test_a_lock_that_is_held_too_long_makes_it_unavailable(
     base: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger, "_BUSY_PATIENCE", 0.02)
+    monkeypatch.setattr(ledger, "_PATIENCE", 0.02)
 
     async def main() -> None:
         async with opened(base) as made:
@@ -500,6 +500,73 @@ def test_a_lock_that_is_held_too_long_makes_it_unavailable(
             assert all(isinstance(outcome, Unavailable) for outcome in outcomes)
             assert_untouched(base)
             assert (await made.spend(a_redemption())).ordinal == 1
+
+    asyncio.run(main())
+
+
+def test_patience_is_each_claims_own_and_nobody_who_left_is_spent(
+    base: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim that comes while others wait in vain is refused no later than they were."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        async def timed() -> float:
+            begin = loop.time()
+            with pytest.raises(Unavailable, match="locked by others"):
+                await made.spend(a_redemption())
+            return loop.time() - begin
+
+        async with opened(base) as made:
+            with locked(base):
+                monkeypatch.setattr(ledger, "_PATIENCE", 0.3)
+                first = asyncio.ensure_future(timed())
+                await asyncio.sleep(0.15)
+                second = asyncio.ensure_future(timed())
+                await asyncio.sleep(0)
+                monkeypatch.setattr(ledger, "_PATIENCE", 60.0)
+                leaving = asyncio.ensure_future(made.spend(a_redemption()))
+                staying = asyncio.ensure_future(made.spend(a_redemption()))
+                await asyncio.sleep(0)
+                waited = [await first, await second]
+                leaving.cancel()
+            assert (await staying).ordinal == 1
+            assert max(waited) < 2 * min(waited)
+
+    asyncio.run(main())
+    assert spent(base) == 1
+
+
+def test_nothing_is_spent_in_a_file_that_was_removed(base: Database) -> None:
+    async def main() -> None:
+        async with opened(base) as made:
+            away = base.path.with_suffix(".away")
+            base.path.rename(away)
+            (outcome,) = await all_of([made.spend(a_redemption())])
+            assert isinstance(outcome, Unavailable)
+            assert "removed or replaced" in str(outcome)
+            away.rename(base.path)
+            assert (await made.spend(a_redemption())).ordinal == 1
+
+    asyncio.run(main())
+
+
+def test_a_ledger_that_breaks_leaves_nobody_waiting(base: Database) -> None:
+    def fail(_: int) -> None:
+        raise RuntimeError("a bug")
+
+    async def main() -> None:
+        made = open_ledger(base, on_batch=fail)
+        spending = [asyncio.ensure_future(made.spend(a_redemption()))]
+        await asyncio.sleep(0)
+        flusher = made._flusher
+        assert flusher is not None
+        with pytest.raises(RuntimeError, match="a bug"):
+            await flusher
+        assert (await spending[0]).ordinal == 1  # it was committed, and told so
+        assert made._flusher is None
+        await made.close()
 
     asyncio.run(main())
 

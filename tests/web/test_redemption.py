@@ -163,6 +163,13 @@ def test_a_long_name_without_subject_still_gets_a_certificate(server: Server) ->
     assert len(common_name.value) == 64
 
 
+def test_blanks_around_a_header_do_not_belong_to_it(server: Server) -> None:
+    secret, _ = documents(server.redeem(server.issue(fresh()), name="token \t", subject="east "))
+    assert secret["metadata"]["name"] == "token"
+    leaf = x509.load_pem_x509_certificate(base64.b64decode(secret["data"]["tls.crt"]))
+    assert leaf.subject.rfc4514_string() == "CN=east"
+
+
 def test_a_name_that_yaml_would_read_as_a_number_stays_text(server: Server) -> None:
     secret, link = documents(server.redeem(server.issue(fresh()), name="123"))
     assert (secret["metadata"]["name"], link["spec"]["tlsCredentials"]) == ("123", "123")
