@@ -75,9 +75,10 @@ class Database:
         with _translated():
             pooled = self._engine.raw_connection()
         connection = pooled.driver_connection
-        pooled.detach()
         if not isinstance(connection, sqlite3.Connection):
+            pooled.close()
             raise Broken("the driver is not SQLite's")
+        pooled.detach()
         return connection
 
     def check_in_place(self) -> None:

@@ -26,7 +26,9 @@ def test_a_database_that_is_there_is_opened_and_none_is_made(tmp_path: Path) -> 
 
 
 def test_a_sound_database_has_no_problems(database: Database) -> None:
-    found = maintenance.examine(maintenance.existing(f"sqlite:///{database.path}"))
+    opened = maintenance.existing(f"sqlite:///{database.path}")
+    found = maintenance.examine(opened)
+    opened.close()
     assert found.problems == ()
     assert found.revision == schema.REVISION
 
