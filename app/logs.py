@@ -38,8 +38,6 @@ _SECRET_TEXT = re.compile(
     # The credentials of an Authorization header.
     r"|(?<=[Bb]earer )\S+|(?<=BEARER )\S+"
 )
-# Each alternative above needs one of these; looking for them first is much faster.
-_SIGNS_OF_SECRETS: Final = ("PRIVATE KEY", "LS0tLS1CRUdJTi", "earer ", "EARER ")
 _PLAIN_TYPES: Final = frozenset({str, int, bool, type(None)})
 _quote: Final = json.JSONEncoder(ensure_ascii=False).encode
 _PLAIN_VALUE = re.compile(r"[^\s\"'=\\]+")
@@ -152,7 +150,7 @@ def _redacted(event: EventDict, show: Callable[[EventDict], str]) -> str:
     """
     if not _may_tell_secrets(tuple(event)) and _PLAIN_TYPES.issuperset(map(type, event.values())):
         line = show(event)
-        if len(line) <= _LONGEST_TEXT and not any(sign in line for sign in _SIGNS_OF_SECRETS):
+        if len(line) <= _LONGEST_TEXT and not _shows_signs_of_secrets(line):
             return line
     return show(cast("EventDict", _clean(event, _DEEPEST)))
 
@@ -185,8 +183,16 @@ def _clean(value: object, depth: int) -> object:
     return _clean_text(f"{named}{value}")
 
 
+def _shows_signs_of_secrets(text: str) -> bool:
+    """Tell whether `_SECRET_TEXT` could match: each of its alternatives needs one of these.
+
+    Written out, because a loop over four words takes twice as long as looking for them.
+    """
+    return "PRIVATE KEY" in text or "LS0tLS1CRUdJTi" in text or "earer " in text or "EARER " in text
+
+
 def _clean_text(text: str) -> str:
-    if any(sign in text for sign in _SIGNS_OF_SECRETS):
+    if _shows_signs_of_secrets(text):
         text = _SECRET_TEXT.sub(REDACTED, text)
     return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…"
 

@@ -1,6 +1,7 @@
 """Private keys: making, reading and writing them; what they sign is decided elsewhere."""
 
 import re
+from dataclasses import dataclass, field
 from typing import overload
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -40,6 +41,38 @@ def generate(key_type: KeyType) -> PrivateKey:
     if key_type is KeyType.RSA_2048:
         return rsa.generate_private_key(public_exponent=_RSA_EXPONENT, key_size=RSA_MIN_BITS)
     return ed25519.Ed25519PrivateKey.generate()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyPair:
+    """A key to be handed out: the private half as PKCS#8 in PEM, the public half for a certificate.
+
+    `public_der` is its SubjectPublicKeyInfo.
+    """
+
+    private_pem: bytes = field(repr=False)
+    public_key: PublicKey = field(repr=False)
+    public_der: bytes = field(repr=False)
+
+
+def make_pair(key_type: KeyType) -> KeyPair:
+    """Make a fresh key and write both halves; takes as long as `generate`."""
+    return pair_of(generate(key_type))
+
+
+def pair_of(key: PrivateKey) -> KeyPair:
+    """Write both halves of a key."""
+    public_key = key.public_key()
+    return KeyPair(
+        private_pem=to_pem(key), public_key=public_key, public_der=to_public_der(public_key)
+    )
+
+
+def to_public_der(public_key: PublicKey) -> bytes:
+    """Write a public key as SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7)."""
+    return public_key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
 
 
 def to_pem(key: PrivateKey) -> bytes:

@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from app.crypto import der
 from app.crypto.certificates import check_common_name, moment, serial_text
 from app.crypto.issuers import Issuer
-from app.crypto.keys import PrivateKey, PublicKey, to_pem
+from app.crypto.keys import KeyPair, PublicKey
 from app.crypto.leaves import leaf_extensions, serial_number, shared_extensions, validity
 from app.domain.certificates import Minted
 from app.errors import Broken
@@ -56,14 +55,16 @@ def prepare(
     *,
     common_name: str,
     public_key: PublicKey,
+    public_key_der: bytes,
     random: bytes,
     now: int,
     lifetime_seconds: int,
 ) -> LeafOrder:
     """Decide what the certificate will say.
 
-    `random` are 16 bytes for the serial number. The certificate begins one minute before
-    `now`, since the clocks of routers differ from ours, and never outlives its issuer.
+    `public_key_der` is the SubjectPublicKeyInfo of `public_key`. `random` are 16 bytes for the
+    serial number. The certificate begins one minute before `now`, since the clocks of routers
+    differ from ours, and never outlives its issuer.
 
     Raises Unready when the issuer is not valid at `now`, Invalid("lifetime") when
     `lifetime_seconds` is not positive, Invalid("subject") when the common name is empty or over
@@ -71,9 +72,6 @@ def prepare(
     """
     check_common_name(common_name, field="subject")
     not_before, not_after = validity(issuer, now=now, lifetime_seconds=lifetime_seconds)
-    public_key_der = public_key.public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
     shared_der = issuer.inspected.get(type(public_key)) or _shared(issuer, public_key)
     return LeafOrder(
         common_name=common_name,
@@ -157,17 +155,18 @@ def _check(*parts: tuple[str, bool]) -> None:
 def mint_client(
     issuer: Issuer,
     *,
-    key: PrivateKey,
+    key: KeyPair,
     common_name: str,
     random: bytes,
     now: int,
     lifetime_seconds: int,
 ) -> Minted:
-    """Make the client certificate for `key`; arguments and errors are those of the three steps."""
+    """Make the client certificate for `key`; see the three steps for the rest and for errors."""
     order = prepare(
         issuer,
         common_name=common_name,
-        public_key=key.public_key(),
+        public_key=key.public_key,
+        public_key_der=key.public_der,
         random=random,
         now=now,
         lifetime_seconds=lifetime_seconds,
@@ -181,7 +180,7 @@ def mint_client(
         issuer.inspected[kind] = _shared(issuer, order.public_key)
     return Minted(
         certificate_pem=_pem(certificate_der),
-        key_pem=to_pem(key),
+        key_pem=key.private_pem,
         ca_pem=issuer.certificate_pem,
         serial=serial_text(order.serial),
         fingerprint=hashlib.sha256(certificate_der).hexdigest(),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from app.crypto.certificates import moment, name_of
 from app.crypto.der import extension, extensions, key_identifier, name, signed_leaf
 from app.crypto.issuers import Issuer
-from app.crypto.keys import PrivateKey
+from app.crypto.keys import PrivateKey, to_public_der
 from app.crypto.leaves import leaf_extensions
 from app.crypto.mint import prepare
 from app.errors import Broken
@@ -41,6 +41,7 @@ def order(issuer: Issuer, key: PrivateKey, **changes: object) -> dict[str, Any]:
         issuer,
         common_name="east",
         public_key=key.public_key(),
+        public_key_der=to_public_der(key.public_key()),
         random=bytes(range(16)),
         now=NOW,
         lifetime_seconds=YEAR,
@@ -56,9 +57,7 @@ def order(issuer: Issuer, key: PrivateKey, **changes: object) -> dict[str, Any]:
 
 
 def written(issuer: Issuer, ordered: dict[str, Any]) -> bytes:
-    public_key_der = ordered["public_key"].public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    public_key_der = to_public_der(ordered["public_key"])
     *shared, own = ordered["extensions"]
     return signed_leaf(
         issuer,

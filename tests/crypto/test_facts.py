@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from app.crypto.certificates import moment
 from app.crypto.facts import facts, verify_issued_by
 from app.crypto.issuers import Issuer
-from app.crypto.keys import PrivateKey, generate
+from app.crypto.keys import PrivateKey, generate, pair_of
 from app.crypto.mint import mint_client
 from app.crypto.server_certificates import create_server_certificate
 from app.domain.certificates import CertificateFacts, KeyType
@@ -45,7 +45,7 @@ def test_the_facts_of_a_server_certificate(keys: dict[str, PrivateKey], issuer: 
 def test_the_facts_agree_with_what_was_minted(keys: dict[str, PrivateKey], issuer: Issuer) -> None:
     minted = mint_client(
         issuer,
-        key=keys["ed25519"],
+        key=pair_of(keys["ed25519"]),
         common_name="a+b, c",
         random=SERIAL_RANDOM,
         now=NOW,

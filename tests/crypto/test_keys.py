@@ -8,6 +8,7 @@ from app.crypto.keys import (
     PrivateKey,
     generate,
     load_private_key,
+    make_pair,
     signature_hash,
     to_pem,
     to_traditional_pem,
@@ -71,6 +72,13 @@ def test_the_traditional_form_is_the_one_of_the_kind(
 ) -> None:
     assert to_traditional_pem(keys[name]).startswith(b"-----BEGIN " + label + b"-----\n")
     assert to_pem(keys[name]).startswith(b"-----BEGIN PRIVATE KEY-----\n")
+
+
+def test_a_pair_holds_both_halves_of_one_key_and_shows_neither() -> None:
+    pair = make_pair(KeyType.P256)
+    key = load_private_key(pair.private_pem)
+    assert key.public_key() == pair.public_key == serialization.load_der_public_key(pair.public_der)
+    assert repr(pair) == "KeyPair()"
 
 
 def test_an_encrypted_key_is_refused_in_both_forms(keys: dict[str, PrivateKey]) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from app.crypto import der
 from app.crypto.certificates import moment
 from app.crypto.issuers import Issuer, load_issuer
-from app.crypto.keys import PrivateKey, generate, load_private_key, to_pem
+from app.crypto.keys import PrivateKey, generate, load_private_key, pair_of, to_pem, to_public_der
 from app.crypto.mint import LeafOrder, inspect, inspect_next, mint_client, prepare, sign
 from app.domain.certificates import KeyType, Minted
 from app.errors import Broken, Invalid, Lack, Unready
@@ -32,6 +32,7 @@ def order_for(issuer: Issuer, key: PrivateKey, *, common_name: str = SUBJECT) ->
         issuer,
         common_name=common_name,
         public_key=key.public_key(),
+        public_key_der=to_public_der(key.public_key()),
         random=RANDOM,
         now=NOW,
         lifetime_seconds=YEAR,
@@ -40,7 +41,7 @@ def order_for(issuer: Issuer, key: PrivateKey, *, common_name: str = SUBJECT) ->
 
 def mint(issuer: Issuer, key: PrivateKey) -> Minted:
     return mint_client(
-        issuer, key=key, common_name=SUBJECT, random=RANDOM, now=NOW, lifetime_seconds=YEAR
+        issuer, key=pair_of(key), common_name=SUBJECT, random=RANDOM, now=NOW, lifetime_seconds=YEAR
     )
 
 
@@ -131,7 +132,7 @@ def test_whatever_is_asked_passes_inspection(
 ) -> None:
     minted = mint_client(
         issuer,
-        key=keys["p256"],
+        key=pair_of(keys["p256"]),
         common_name=common_name,
         random=random,
         now=now,

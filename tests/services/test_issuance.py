@@ -180,3 +180,11 @@ def test_a_policy_without_a_lifetime_mints_nothing(west: Stand) -> None:
     west.policy = Policy(key_type=KeyType.P256, lifetime_seconds=0)
     with pytest.raises(Invalid):
         mint(west.issuance(), find(west, west.make_grant().grant.id))
+
+
+@pytest.mark.parametrize("key_type", KeyType)
+def test_keys_that_are_made_ahead_are_each_handed_out_once(west: Stand, key_type: KeyType) -> None:
+    west.policy = Policy(key_type=key_type, lifetime_seconds=77)
+    made, found = west.issuance(), find(west, west.make_grant().grant.id)
+    wanted = 3 if key_type is KeyType.RSA_2048 else 3 * issuance._KEYS_AT_ONCE + 1
+    assert len({mint(made, found).key_pem for _ in range(wanted)}) == wanted
