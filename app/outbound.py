@@ -45,8 +45,9 @@ async def post_code(
 
     `ca_pem` holds the only certificates that are trusted; `name` and `subject` become headers
     where they are given. A redirect is an answer like any other.
-    Raises Invalid("url" | "ca" | "name" | "subject", …) before anything is sent, and Unavailable
-    when there is no complete answer within `seconds`: the code may have been spent even so.
+    Raises Invalid("url" | "ca" | "name" | "subject", …) before anything is sent, also when the
+    server's certificate is none that `ca_pem` vouches for, and Unavailable when there is no
+    complete answer within `seconds`: the code may have been spent even so.
     """
     headers = {
         field: _header(field, value)
@@ -99,6 +100,8 @@ async def _ask(
     ) -> aiohttp.ClientResponse:
         try:
             return await send(request)
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise Invalid("ca", f"{where} {_not_vouched_for(error)}") from error
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
             # Left alone, the library would try a broken GET again; it does not know this error.
             raise Unavailable(f"{where} {_what_happened(error, seconds)}") from error
@@ -189,12 +192,15 @@ def _phrase(status: int) -> str:
         return ""
 
 
+def _not_vouched_for(error: aiohttp.ClientConnectorCertificateError) -> str:
+    why = getattr(error.certificate_error, "verify_message", "") or "no reason given"
+    what = f"shows a certificate that the token's CA does not vouch for ({why})"
+    return f"{what}; the code was not sent"
+
+
 def _what_happened(error: Exception, seconds: float) -> str:
     """Say it in words of ours: those of libraries hold addresses and bytes of the answer."""
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        why = getattr(error.certificate_error, "verify_message", "") or "no reason given"
-        return f"shows a certificate that the token's CA does not vouch for ({why})"
     if isinstance(cause, ssl.SSLError):
         return f"does not speak TLS 1.3 with us ({cause.reason or 'no reason given'})"
     if isinstance(error, aiohttp.ClientConnectorError) and isinstance(cause, ConnectionResetError):
