@@ -18,16 +18,22 @@ from app.settings import Settings
 from app.store.engine import Database, open_database
 
 _CODE_PURPOSE: Final = "codes of grants"
+_ANSWER_PURPOSE: Final = "kept answers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Home:
-    """An opened installation; `code_keys` are the keys under which codes are stored."""
+    """An opened installation.
+
+    `code_keys` are the keys under which codes are stored, `answer_salts` those from which the
+    keys of kept answers are derived.
+    """
 
     settings: Settings
     database: Database
     keyring: Keyring
     code_keys: Mapping[str, bytes] = field(repr=False)
+    answer_salts: Mapping[str, bytes] = field(repr=False)
 
     def reach(self) -> Reach:
         """What tokens carry: the base URL and the server's CA."""
@@ -55,6 +61,7 @@ def open_home(settings: Settings) -> Home:
         database=database,
         keyring=keyring,
         code_keys=keyring.derive(_CODE_PURPOSE),
+        answer_salts=keyring.derive(_ANSWER_PURPOSE),
     )
 
 

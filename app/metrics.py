@@ -56,6 +56,12 @@ _REDEMPTIONS: Final = _About(
 _REFUSALS: Final = _About(
     "grantserver_refusals_total", "counter", ("reason",), "Claims that were not granted, by reason."
 )
+_RETRIES: Final = _About(
+    "grantserver_retries_total",
+    "counter",
+    (),
+    "Claims that came again because their answer was lost, and got the same answer again.",
+)
 _DURATION: Final = _About(
     "grantserver_redemption_duration_seconds",
     "histogram",
@@ -83,7 +89,7 @@ _BUILD: Final = _About(
 )
 
 
-_ALL: Final = (_REDEMPTIONS, _REFUSALS, _DURATION, _BATCH, _GRANTS, _EXPIRY, _BUILD)
+_ALL: Final = (_REDEMPTIONS, _REFUSALS, _RETRIES, _DURATION, _BATCH, _GRANTS, _EXPIRY, _BUILD)
 
 
 def catalog() -> list[tuple[str, str, tuple[str, ...], str]]:
@@ -112,6 +118,7 @@ class Metrics:
         refusals = Counter(_REFUSALS.name, _REFUSALS.meaning, _REFUSALS.labels, registry=registry)
         reasons: tuple[Reason | Lack | Trouble, ...] = (*Reason, *Lack, *Trouble)
         self._refusals = {reason: refusals.labels(reason.value) for reason in reasons}
+        self._retries = Counter(_RETRIES.name, _RETRIES.meaning, registry=registry)
         self._duration = Histogram(
             _DURATION.name, _DURATION.meaning, registry=registry, buckets=_SECONDS
         )
@@ -128,6 +135,10 @@ class Metrics:
         """Count a redemption that took so long."""
         self._redemptions.inc()
         self._duration.observe(seconds)
+
+    def repeated(self) -> None:
+        """Count a claim that got the answer of an earlier one."""
+        self._retries.inc()
 
     def refused(self, reason: Reason | Lack | Trouble) -> None:
         """Count a claim that was not granted."""

@@ -22,7 +22,7 @@ from app.services import reach, standing
 from app.services.issuance import Issuance, Policy
 from app.services.redemption import Redeemer
 from app.settings import Address, Settings
-from app.store.ledger import SqliteLedger
+from app.store.sqlite_ledger import SqliteLedger
 from app.web import listeners, ops, tls
 from app.web.redemption import RedemptionApp, request_ids
 
@@ -108,7 +108,10 @@ async def serve(
             random_bytes=ambient.random_bytes,
         ),
         code_keys=home.code_keys,
+        answer_salts=home.answer_salts,
+        retry_seconds=settings.grants.retry_window_seconds,
         clock=ambient.utc_now,
+        random_bytes=ambient.random_bytes,
     )
 
     def certificate_is_good() -> None:

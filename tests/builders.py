@@ -18,10 +18,11 @@ from app.services.issuance import Issuance, Policy
 from app.services.redemption import Redeemer
 from app.settings import Settings, load
 from app.store.engine import Database, open_database
-from app.store.ledger import SqliteLedger
+from app.store.sqlite_ledger import SqliteLedger
 
 NOW: Final = 1_790_000_000
 WINDOW: Final = 1500
+RETRY_WINDOW: Final = 600
 GRANT_ID: Final = "2b3f3a1c-6f0e-4c5e-9f57-0d4c1b7a9e10"
 CODE: Final = "Aa0Bb1Cc2Dd3Ee4Ff5Gg6Hh7"
 CODE_KEYS: Final = {"0a1b2c3d": bytes(range(32))}
@@ -184,7 +185,10 @@ class Stand:
         made: dict[str, Any] = {
             "issuance": self.issuance(),
             "code_keys": self.code_keys,
+            "answer_salts": self.keyring.derive("kept answers"),
+            "retry_seconds": RETRY_WINDOW,
             "clock": self.clock,
+            "random_bytes": ambient.random_bytes,
         }
         if "ledger" not in changes:
             made["ledger"] = self.ledger()

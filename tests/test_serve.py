@@ -38,8 +38,9 @@ def test_what_happens_is_counted(server: Server) -> None:
         [value] = [line.rpartition(" ")[2] for line in lines if line.startswith(f"{series} ")]
         return float(value)
 
-    redeemed, refused, batches, active = before = (
+    redeemed, repeated, refused, batches, active = before = (
         "grantserver_redemptions_total",
+        "grantserver_retries_total",
         'grantserver_refusals_total{reason="used_up"}',
         "grantserver_commit_batch_size_count",
         'grantserver_grants{state="active"}',
@@ -47,8 +48,11 @@ def test_what_happens_is_counted(server: Server) -> None:
     then = {series: counted(series) for series in before}
     issued = server.issue("counted")
     assert counted(active) == then[active] + 1
-    assert [server.redeem(issued).status for _ in range(3)] == [200, 404, 404]
+    subjects = ("east", "east", "north", "south")
+    answers = [server.redeem(issued, subject=subject).status for subject in subjects]
+    assert answers == [200, 200, 404, 404]
     assert counted(redeemed) == then[redeemed] + 1
+    assert counted(repeated) == then[repeated] + 1
     assert counted(refused) == then[refused] + 2
     assert counted(batches) == then[batches] + 1
     assert counted(active) == then[active]

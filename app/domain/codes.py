@@ -62,20 +62,30 @@ def check(presented_code: bytes, stored: str, keys: Mapping[str, bytes]) -> None
     Takes the same time wherever the two differ. Raises Broken when the stored text is not ours
     or was made with a key that is no longer in the key file.
     """
-    scheme, _, rest = stored.partition(":")
-    key_id, _, expected = rest.partition(":")
-    if scheme != _SCHEME or _DIGEST.fullmatch(expected) is None:
-        raise Broken("a stored code has an unknown form")
-    if key_id not in keys:
-        raise Broken(f"a stored code was made with key {key_id}, which the key file lacks")
-    if not hmac.compare_digest(_mac(keys[key_id], presented_code), expected):
+    identifier, expected = _taken_apart(stored)
+    if identifier not in keys:
+        raise Broken(f"a stored code was made with key {identifier}, which the key file lacks")
+    if not hmac.compare_digest(_mac(keys[identifier], presented_code), expected):
         raise Refused(Reason.WRONG_CODE)
+
+
+def key_id(stored: str) -> str:
+    """Tell which key of the key file a stored code was made with. Raises Broken as `check` does."""
+    return _taken_apart(stored)[0]
 
 
 def check_against_nothing(presented_code: bytes, keys: Mapping[str, bytes]) -> None:
     """Do the work of a check, so that a missing grant takes as long as a wrong code."""
     mac = _mac(next(iter(keys.values())), presented_code)
     hmac.compare_digest(mac, mac)
+
+
+def _taken_apart(stored: str) -> tuple[str, str]:
+    scheme, _, rest = stored.partition(":")
+    identifier, _, expected = rest.partition(":")
+    if scheme != _SCHEME or _DIGEST.fullmatch(expected) is None:
+        raise Broken("a stored code has an unknown form")
+    return identifier, expected
 
 
 def _mac(key: bytes, code: bytes) -> str:

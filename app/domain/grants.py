@@ -4,12 +4,10 @@ The judgement is a courtesy: it lets a hopeless claim go before anything is mint
 is the ledger's guarded statement, which asks the same question once more at the moment of spending.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from app.domain import codes
 from app.errors import Invalid, Reason, Refused
 
 MOST_REDEMPTIONS: Final = 1_000_000
@@ -100,12 +98,11 @@ class Redemption:
         )
 
 
-def judge(claim: Claim, grant: Grant, *, keys: Mapping[str, bytes], now: int) -> None:
-    """Raise Refused unless the claim may go on: the code first, then revoked, expired, used up.
+def judge(grant: Grant, *, now: int) -> None:
+    """Raise Refused unless the grant can be redeemed: not revoked, not expired, not used up.
 
-    Nobody without the code learns what state a grant is in.
+    Asked only after the code was found to be right: nobody else learns what state a grant is in.
     """
-    codes.check(claim.presented_code, grant.concealed_code, keys)
     if grant.revoked_at is not None:
         raise Refused(Reason.REVOKED)
     if now >= grant.expires_at:

@@ -5,29 +5,39 @@ secret leaves before the ledger has committed.
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from app.crypto.answers import NONCE_BYTES, AnswerKeys, answer_keys
 from app.domain import codes
 from app.domain.documents import bundle
 from app.domain.grants import Claim, Grant, Redemption, judge
 from app.domain.names import check_claimed_name, common_name
-from app.errors import Reason, Refused
+from app.errors import Broken, Reason, Refused
 from app.services.issuance import Issuance
 from app.store import grants as grant_rows
-from app.store.ledger import Found, SqliteLedger
+from app.store.ledger import Found, Keeping, Kept, Ledger, Spending
 
 _MOST_SHOWN: Final = 100
+_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redeemed:
-    """What a successful claim gets, and what the log says of it."""
+    """What a successful claim gets, and what the log says of it.
+
+    `serial` is that of the certificate that was minted; None when the claim repeats an earlier
+    one: then `bundle` is the answer of that one, byte for byte, and nothing was spent again.
+    """
 
     bundle: bytes = field(repr=False)
     grant: Grant
-    redemption: Redemption
+    name: str
+    subject: str
+    ordinal: int
+    serial: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,66 +56,126 @@ class Inspection:
 class Redeemer:
     """Redeems claims.
 
-    `code_keys` are the keys under which codes are stored, the current one first.
+    `code_keys` are the keys under which codes are stored, `answer_salts` those from which the
+    keys of kept answers are derived, by the same ids. An answer is kept for `retry_seconds`
+    (0: not at all) and given again to the same claim.
     """
 
-    ledger: SqliteLedger
+    ledger: Ledger
     issuance: Issuance
     code_keys: Mapping[str, bytes] = field(repr=False)
+    answer_salts: Mapping[str, bytes] = field(repr=False)
+    retry_seconds: int
     clock: Callable[[], int]
+    random_bytes: Callable[[int], bytes]
 
     async def redeem(self, claim: Claim) -> Redeemed:
-        """Redeem a claim, once.
+        """Redeem a claim, once; the same claim again gets the same answer again.
 
         Raises Refused, and Unready, Unavailable or Broken when the fault is on our side;
         nothing has been spent when it raises.
         """
         now = self.clock()
-        found = self._find(claim)
+        found = await self._find(claim)
         grant = found.grant
-        judge(claim, grant, keys=self.code_keys, now=now)
+        codes.check(claim.presented_code, grant.concealed_code, self.code_keys)
         name = claim.name or grant.name
-        check_claimed_name(name)
         subject = claim.subject or name
+        keys = self._answer_keys(claim, grant, name, subject)
+        if keys is not None and grant.spent and grant.revoked_at is None:
+            # Before "used up" or "expired" is said: the last redemption may have been this claim's.
+            kept = await self.ledger.find_kept(keys.claim_key, now)
+            if kept is not None:
+                return _repeated(kept, keys, grant, name, subject)
+        judge(grant, now=now)
+        check_claimed_name(name)
         certificate_name = common_name(subject)
         links = await self.issuance.links(found, name)
         minted = await self.issuance.mint(found, certificate_name, now)
         answer = bundle(name, minted, links)
-        redemption = await self.ledger.spend(
-            Redemption(
-                grant_id=grant.id,
-                ordinal=0,  # the ledger counts
-                name=name,
-                subject=subject,
-                peer=claim.peer,
-                serial=minted.serial,
-                fingerprint=minted.fingerprint,
-                not_after=minted.not_after,
-                redeemed_at=now,
+        outcome = await self.ledger.spend(
+            Spending(
+                redemption=Redemption(
+                    grant_id=grant.id,
+                    ordinal=0,  # the ledger counts
+                    name=name,
+                    subject=subject,
+                    peer=claim.peer,
+                    serial=minted.serial,
+                    fingerprint=minted.fingerprint,
+                    not_after=minted.not_after,
+                    redeemed_at=now,
+                ),
+                keeping=None if keys is None else self._keeping(keys, answer, now),
             )
         )
-        return Redeemed(bundle=answer, grant=grant, redemption=redemption)
+        if isinstance(outcome, Kept):
+            if keys is None:
+                raise Broken("the ledger gave an answer that was not asked for")
+            return _repeated(outcome, keys, grant, name, subject)
+        return Redeemed(
+            bundle=answer,
+            grant=grant,
+            name=name,
+            subject=subject,
+            ordinal=outcome.ordinal,
+            serial=outcome.serial,
+        )
 
     async def inspect(self, claim: Claim) -> Inspection:
         """Tell the holder of the right code what is left, until when, and who used it.
 
         Nothing is spent. Raises Refused(UNKNOWN_GRANT or WRONG_CODE), Unavailable.
         """
-        grant = self._find(claim).grant
+        grant = (await self._find(claim)).grant
         codes.check(claim.presented_code, grant.concealed_code, self.code_keys)
         redemptions = await asyncio.to_thread(self._read_redemptions, grant.id)
         return Inspection(grant=grant, redemptions=redemptions, now=self.clock())
 
-    def _find(self, claim: Claim) -> Found:
+    async def _find(self, claim: Claim) -> Found:
         """Find the claim's grant, or refuse after as much work as a wrong code costs."""
         namespace, slash, name = claim.key.partition("/")
         ledger = self.ledger
-        found = ledger.find_by_name(namespace, name) if slash else ledger.find(claim.key)
+        if slash:
+            found = await ledger.find_by_name(namespace, name)
+        else:
+            found = await ledger.find(claim.key)
         if found is None:
             codes.check_against_nothing(claim.presented_code, self.code_keys)
             raise Refused(Reason.UNKNOWN_GRANT)
         return found
 
+    def _answer_keys(
+        self, claim: Claim, grant: Grant, name: str, subject: str
+    ) -> AnswerKeys | None:
+        """Say which claims count as this one come again; None where answers are not kept.
+
+        A subject that is no UUID may be shared by two sites, so then the address counts too.
+        """
+        if not self.retry_seconds:
+            return None
+        whence = "" if _UUID.fullmatch(subject) else claim.peer
+        salt = self.answer_salts[codes.key_id(grant.concealed_code)]
+        return answer_keys(salt, claim.presented_code, grant.id, name, subject, whence)
+
+    def _keeping(self, keys: AnswerKeys, answer: bytes, now: int) -> Keeping:
+        return Keeping(
+            claim_key=keys.claim_key,
+            sealed=keys.seal(answer, self.random_bytes(NONCE_BYTES)),
+            until=now + self.retry_seconds,
+        )
+
     def _read_redemptions(self, grant_id: str) -> tuple[Redemption, ...]:
         with self.issuance.database.reading() as connection:
             return tuple(grant_rows.redemptions_of(connection, grant_id, limit=_MOST_SHOWN))
+
+
+def _repeated(kept: Kept, keys: AnswerKeys, grant: Grant, name: str, subject: str) -> Redeemed:
+    return Redeemed(
+        bundle=keys.open(kept.sealed),
+        grant=grant,
+        name=name,
+        subject=subject,
+        ordinal=kept.ordinal,
+        serial=None,
+    )

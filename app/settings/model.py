@@ -102,12 +102,21 @@ class Reach(_Group):
 
 
 class Grants(_Group):
-    """How grants are found."""
+    """How grants are found and redeemed."""
 
     redemption_by_key: bool = _setting(
         "false",
         "Whether POST /<namespace>/<grant name> redeems too, beside POST /<uid>.",
         expected="true or false",
+    )
+    retry_window_seconds: Annotated[int, BeforeValidator(duration_reader(least=0, step=SECOND))] = (
+        _setting(
+            "10m",
+            "How long an answer is kept, sealed, for a site that asks again because it was lost on "
+        "its way; a Go duration of whole seconds. With 0s a lost answer costs a redemption.",
+        expected="a duration of whole seconds, such as 10m or 0s",
+            name="retry_window",
+        )
     )
 
 

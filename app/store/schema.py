@@ -21,7 +21,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION: Final = "0001"  # the migration that makes exactly these tables
+REVISION: Final = "0002"  # the migration that makes exactly these tables
 
 metadata = MetaData(
     naming_convention={
@@ -32,6 +32,9 @@ metadata = MetaData(
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     }
 )
+
+# SQLite numbers rows by itself only where the column is an INTEGER, which has 64 bits there.
+BIG_NUMBER: Final = BigInteger().with_variant(Integer, "sqlite")
 
 authorities = Table(
     "authorities",
@@ -56,6 +59,7 @@ Index(
     authorities.c.purpose,
     unique=True,
     sqlite_where=authorities.c.purpose == "server",
+    postgresql_where=authorities.c.purpose == "server",
 )
 
 server_certificates = Table(
@@ -125,7 +129,7 @@ Index(None, grants.c.expires_at)
 redemptions = Table(
     "redemptions",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", BIG_NUMBER, primary_key=True),
     Column("grant_id", ForeignKey("grants.id", ondelete="CASCADE"), nullable=False),
     Column("ordinal", Integer, nullable=False),
     Column("name", String(253), nullable=False),
@@ -136,14 +140,53 @@ redemptions = Table(
     Column("fingerprint", String(64), nullable=False),
     Column("not_after", BigInteger, nullable=False),
     Column("redeemed_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger, nullable=True),  # of the certificate
     UniqueConstraint("grant_id", "ordinal"),
     CheckConstraint("ordinal >= 1", name="ordinal_is_positive"),
+)
+
+# Answers of redemptions, for claims that come again because theirs was lost on its way. No
+# reference to the grant: rows live for minutes, and a removed grant is not found to begin with.
+answers = Table(
+    "answers",
+    metadata,
+    Column("id", BIG_NUMBER, primary_key=True),
+    Column("claim_key", LargeBinary, nullable=False, unique=True),
+    Column("ordinal", Integer, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    CheckConstraint("length(claim_key) = 16", name="claim_key_is_whole"),
+    CheckConstraint("ordinal >= 1", name="ordinal_is_positive"),
+)
+
+# Who came with the right code of a grant after its last redemption, and was nobody known.
+suspicions = Table(
+    "suspicions",
+    metadata,
+    Column("id", BIG_NUMBER, primary_key=True),
+    Column("grant_id", ForeignKey("grants.id", ondelete="CASCADE"), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("name", String(253), nullable=False),
+    Column("subject", String(253), nullable=False),
+    Column("peer", String(64), nullable=False),
+    UniqueConstraint("grant_id", "subject", "peer"),
+)
+
+# Wrong codes of a grant, as a leaky bucket that all replicas fill: `empty_at` is the moment, in
+# milliseconds since 1970, at which it will have leaked empty (GCRA's theoretical arrival time).
+wrong_codes = Table(
+    "wrong_codes",
+    metadata,
+    Column("grant_id", ForeignKey("grants.id", ondelete="CASCADE"), primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    Column("empty_at", BigInteger, nullable=False),
+    CheckConstraint("count >= 1", name="count_is_positive"),
 )
 
 audit = Table(
     "audit",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", BIG_NUMBER, primary_key=True),
     Column("at", BigInteger, nullable=False),
     Column("act", String(40), nullable=False),
     Column("actor", String(300), nullable=False),
@@ -159,5 +202,14 @@ heartbeat = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("at", BigInteger, nullable=False),
+    CheckConstraint("id = 1", name="one_row"),
+)
+
+# One row: the oldest revision whose programs still run on these tables.
+compatibility = Table(
+    "compatibility",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("oldest_revision", String(32), nullable=False),
     CheckConstraint("id = 1", name="one_row"),
 )

@@ -160,18 +160,18 @@ class RedemptionApp:
         )
         redeemed = await self.redeemer.redeem(claim)
         seconds = self.monotonic() - started
-        self.metrics.redeemed(seconds)
         context["grant"] = redeemed.grant.id
-        self.log.info(
-            "redeemed",
-            **context,
-            site=redeemed.grant.site,
-            name=redeemed.redemption.name,
-            subject=redeemed.redemption.subject,
-            redemption=f"{redeemed.redemption.ordinal} of {redeemed.grant.allowed}",
-            serial=redeemed.redemption.serial,
-            microseconds=int(seconds * 1_000_000),
-        )
+        context["site"] = redeemed.grant.site
+        context["name"] = redeemed.name
+        context["subject"] = redeemed.subject
+        context["redemption"] = f"{redeemed.ordinal} of {redeemed.grant.allowed}"
+        microseconds = int(seconds * 1_000_000)
+        if redeemed.serial is None:
+            self.metrics.repeated()
+            self.log.info("answered again", **context, microseconds=microseconds)
+        else:
+            self.metrics.redeemed(seconds)
+            self.log.info("redeemed", **context, serial=redeemed.serial, microseconds=microseconds)
         return redeemed.bundle
 
     async def _inspect(self, key: str, authorization: bytes, peer: str) -> bytes:

@@ -10,11 +10,13 @@ from alembic import op
 revision = "0001"
 down_revision = None
 
+BIG_NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
 
 def upgrade() -> None:
     op.create_table(
         "audit",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", BIG_NUMBER, nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.Column("act", sa.String(length=40), nullable=False),
         sa.Column("actor", sa.String(length=300), nullable=False),
@@ -52,6 +54,7 @@ def upgrade() -> None:
         ["purpose"],
         unique=True,
         sqlite_where=sa.text("purpose = 'server'"),
+        postgresql_where=sa.text("purpose = 'server'"),
     )
     op.create_table(
         "heartbeat",
@@ -145,7 +148,7 @@ def upgrade() -> None:
     op.create_index("ix_grants_expires_at", "grants", ["expires_at"], unique=False)
     op.create_table(
         "redemptions",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", BIG_NUMBER, nullable=False),
         sa.Column("grant_id", sa.String(length=36), nullable=False),
         sa.Column("ordinal", sa.Integer(), nullable=False),
         sa.Column("name", sa.String(length=253), nullable=False),

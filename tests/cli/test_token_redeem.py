@@ -48,10 +48,18 @@ def test_a_token_becomes_a_link_with_its_cost(cli: Cli, served: Server) -> None:
 def test_a_used_up_token_is_refused_with_what_to_do(cli: Cli) -> None:
     cli.done("token", "issue", "t.yaml")
     cli.done("token", "redeem", "t.yaml")
-    result = cli.run("token", "redeem", "t.yaml")
+    result = cli.run("token", "redeem", "t.yaml", "--subject", "other")
     assert result.exit_code == 1
     assert result.stdout == ""
     assert "404 Not Found: No such access granted (all its redemptions are used" in result.stderr
+
+
+@pytest.mark.usefixtures("served")
+def test_the_same_site_may_ask_again_for_what_it_lost(cli: Cli) -> None:
+    cli.done("token", "issue", "t.yaml", "--name", "t")
+    first, again = (cli.done("token", "redeem", "t.yaml") for _ in range(2))
+    assert again == first
+    assert len(cli.json("grant", "show", "t")["redemptions"]) == 1
 
 
 def test_the_token_may_come_from_standard_input(lab: Cli, stranger: Stranger) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, literal_column, update
 
 from app.services import authorities, grants
 from app.services.grants import Issued
-from app.store import ledger
+from app.store import sqlite_ledger
 from app.store.schema import grants as table
 from tests.running import Answer, Server, running
 
@@ -69,7 +69,7 @@ def test_without_the_guard_in_the_statement_the_test_above_fails(
         .values(spent=table.c.spent + literal_column("1"))
         .returning(table.c.spent)
     )
-    monkeypatch.setattr(ledger, "SPEND", ledger._compiled(unguarded))
+    monkeypatch.setattr(sqlite_ledger, "SPEND", sqlite_ledger._compiled(unguarded))
     with running(tmp_path) as server:
         issued = server.issue(redemptions=ALLOWED)
         answers = rush(server, issued)

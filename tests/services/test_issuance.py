@@ -25,7 +25,7 @@ def west(stand: Stand) -> Stand:
 
 def find(stand: Stand, grant_id: str) -> Found:
     ledger = stand.ledger()
-    found = ledger.find(grant_id)
+    found = asyncio.run(ledger.find(grant_id))
     asyncio.run(ledger.close())
     assert found is not None
     return found

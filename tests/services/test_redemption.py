@@ -22,7 +22,7 @@ from app.domain.names import common_name
 from app.errors import Broken, GrantServerError, Lack, Reason, Refused, Unavailable, Unready
 from app.services import audit, authorities, grants, sites
 from app.services.redemption import Inspection, Redeemed, Redeemer
-from app.store.ledger import SqliteLedger
+from app.store.sqlite_ledger import SqliteLedger
 from tests.builders import CODE, NOW, SUBJECT, WINDOW, Stand, a_claim
 
 LONG = "a" * 100
@@ -37,6 +37,17 @@ def west(stand: Stand) -> Stand:
 @pytest.fixture
 def grant(west: Stand) -> Grant:
     return west.make_grant(cost=3).grant
+
+
+def sites_asking(grant: Grant, count: int) -> list[Claim]:
+    """Claims of different sites: none of them repeats another."""
+    subjects = [SUBJECT[:-3] + f"{number:03}" for number in range(count)]
+    return [a_claim(key=grant.id, subject=subject) for subject in subjects]
+
+
+def sqlite_of(redeemer: Redeemer) -> SqliteLedger:
+    assert isinstance(redeemer.ledger, SqliteLedger)
+    return redeemer.ledger
 
 
 def in_turn(stand: Stand, *claims: Claim, **changes: Any) -> list[Redeemed | Exception]:
@@ -125,16 +136,17 @@ def test_a_redemption_gives_secret_and_links_and_writes_down_what_it_gave(
         not_after=found.not_after,
         redeemed_at=NOW,
     )
-    assert redeemed.redemption == expected
+    assert (redeemed.name, redeemed.subject) == (expected.name, expected.subject)
+    assert (redeemed.ordinal, redeemed.serial) == (expected.ordinal, expected.serial)
     assert redeemed.grant == grant
     assert grants.show(west.database, grant.id) == (replace(grant, spent=1), [expected])
     assert "PRIVATE" not in repr(redeemed)
 
 
 def test_each_redemption_has_its_own_key_serial_and_ordinal(west: Stand, grant: Grant) -> None:
-    answers = in_turn(west, *[a_claim(key=grant.id)] * 3)
+    answers = in_turn(west, *sites_asking(grant, 3))
     *won, lost = answers
-    assert [one.redemption.ordinal for one in won if isinstance(one, Redeemed)] == [1, 2]
+    assert [one.ordinal for one in won if isinstance(one, Redeemed)] == [1, 2]
     keys_given = {
         next(iter(yaml.safe_load_all(one.bundle)))["data"]["tls.key"]
         for one in won
@@ -170,8 +182,7 @@ def test_name_falls_back_to_the_grants_and_subject_to_the_name(
     redeemed = redeem(west, a_claim(key=grant.id, name=name, subject=subject))
     secret, link = yaml.safe_load_all(redeemed.bundle)
     assert secret["metadata"]["name"] == link["metadata"]["name"] == used_name
-    row = redeemed.redemption
-    assert (row.name, row.subject) == (used_name, used_subject)
+    assert (redeemed.name, redeemed.subject) == (used_name, used_subject)
     certificate = x509.load_pem_x509_certificate(base64.b64decode(secret["data"]["tls.crt"]))
     (attribute,) = certificate.subject
     assert attribute.value == common_name(used_subject)
@@ -187,7 +198,7 @@ def test_several_groups_of_endpoints_give_numbered_links(west: Stand, grant: Gra
     sites.put(west.database, name="west", endpoints=endpoints, issuer=None, actor="x", now=NOW)
     bodies = [
         list(yaml.safe_load_all(one.bundle))[1:]
-        for one in in_turn(west, *[a_claim(key=grant.id)] * 2)
+        for one in in_turn(west, *sites_asking(grant, 2))
         if isinstance(one, Redeemed)
     ]
     assert bodies[0] == bodies[1]
@@ -198,10 +209,10 @@ def test_several_groups_of_endpoints_give_numbered_links(west: Stand, grant: Gra
 def test_a_site_that_was_changed_is_seen_by_the_next_redemption(west: Stand, grant: Grant) -> None:
     async def main() -> list[str]:
         redeemer = west.redeemer()
-        seen = []
+        seen: list[str] = []
         for text in ("edge=one.example:1", "edge=two.example:2"):
             west.set_site("west", text)
-            answer = await redeemer.redeem(a_claim(key=grant.id))
+            answer = await redeemer.redeem(a_claim(key=grant.id, name=f"from-{len(seen)}"))
             _, link = yaml.safe_load_all(answer.bundle)
             seen.append(link["spec"]["endpoints"][0]["host"])
         await redeemer.ledger.close()
@@ -211,7 +222,7 @@ def test_a_site_that_was_changed_is_seen_by_the_next_redemption(west: Stand, gra
 
 
 def test_a_grant_is_redeemed_by_site_and_name_as_well(west: Stand, grant: Grant) -> None:
-    assert redeem(west, a_claim(key="west/to-west")).redemption.grant_id == grant.id
+    assert redeem(west, a_claim(key="west/to-west")).grant == grant
     for key in (
         "west/other",
         "south/to-west",
@@ -236,7 +247,7 @@ def expire(stand: Stand, _: Grant) -> None:
 
 
 def use_up(stand: Stand, grant: Grant) -> None:
-    assert all(isinstance(one, Redeemed) for one in in_turn(stand, *[a_claim(key=grant.id)] * 2))
+    assert all(isinstance(one, Redeemed) for one in in_turn(stand, *sites_asking(grant, 2)))
 
 
 def remove(stand: Stand, grant: Grant) -> None:
@@ -468,7 +479,7 @@ def randomness_failing(
 
 @contextlib.contextmanager
 def disk_full(_stand: Stand, redeemer: Redeemer, _patch: pytest.MonkeyPatch) -> Iterator[None]:
-    writer = redeemer.ledger._writer
+    writer = sqlite_of(redeemer)._writer
     assert writer is not None
     (pages,) = writer.execute("PRAGMA page_count").fetchone()
     writer.execute(f"PRAGMA max_page_count = {pages}")
@@ -484,11 +495,11 @@ def disk_full(_stand: Stand, redeemer: Redeemer, _patch: pytest.MonkeyPatch) -> 
 
 @contextlib.contextmanager
 def database_away(_stand: Stand, redeemer: Redeemer, _patch: pytest.MonkeyPatch) -> Iterator[None]:
-    reader = redeemer.ledger._reader
-    redeemer.ledger._reader = sqlite3.connect(":memory:")
+    reader = sqlite_of(redeemer)._reader
+    sqlite_of(redeemer)._reader = sqlite3.connect(":memory:")
     yield
-    redeemer.ledger._reader.close()
-    redeemer.ledger._reader = reader
+    sqlite_of(redeemer)._reader.close()
+    sqlite_of(redeemer)._reader = reader
 
 
 @contextlib.contextmanager
@@ -544,7 +555,7 @@ def test_a_failure_before_the_spend_leaves_the_grant_whole(
         await redeemer.ledger.close()
         return redeemed
 
-    assert asyncio.run(main()).redemption.ordinal == 1
+    assert asyncio.run(main()).ordinal == 1
     assert len(redemptions(west, grant)) == 1
 
 
@@ -588,9 +599,136 @@ def test_a_grant_of_seven_under_sixty_claims_gives_seven_bundles(west: Stand) ->
         secret = next(iter(yaml.safe_load_all(one.bundle)))
         pem = base64.b64decode(secret["data"]["tls.crt"])
         verify_issued_by(pem, base64.b64decode(secret["data"]["ca.crt"]))
-        row = by_subject[one.redemption.subject]
+        row = by_subject[one.subject]
         assert facts(pem).serial == row.serial
         assert facts(pem).subject == f"CN={row.subject}"
+
+
+# A claim that comes again, because its answer was lost.
+
+
+def outcome(answer: Redeemed | Exception) -> object:
+    return answer.reason if isinstance(answer, Refused) else answer
+
+
+def test_the_same_claim_gets_the_same_bytes_and_is_counted_once(west: Stand, grant: Grant) -> None:
+    first, second = in_turn(west, *[a_claim(key=grant.id)] * 2)
+    third = redeem(west, a_claim(key="west/to-west", peer="198.51.100.1"))  # after a restart
+    assert isinstance(first, Redeemed)
+    for again in (second, third):
+        assert isinstance(again, Redeemed)
+        assert again.bundle == first.bundle
+        assert (again.ordinal, again.serial) == (1, None)
+    assert len(redemptions(west, grant)) == 1
+
+
+def test_a_lost_answer_is_given_again_before_used_up_or_expired_is_said(west: Stand) -> None:
+    grant = west.make_grant(redemptions=1, window_seconds=100).grant
+    west.clock.now = NOW + 99
+    first = redeem(west, a_claim(key=grant.id))
+    west.clock.now = NOW + 300
+    assert redeem(west, a_claim(key=grant.id)).bundle == first.bundle
+    (other,) = in_turn(west, a_claim(key=grant.id, name="other"))
+    assert outcome(other) is Reason.EXPIRED
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "other"},
+        {"subject": "other"},
+        {"subject": SUBJECT[:-1] + "0"},
+        {"name": None},
+    ],
+)
+def test_a_claim_that_differs_is_another_one(
+    west: Stand, grant: Grant, changes: dict[str, Any]
+) -> None:
+    in_turn(west, a_claim(key=grant.id), a_claim(key=grant.id, **changes))
+    assert len(redemptions(west, grant)) == 2
+
+
+@pytest.mark.parametrize(
+    ("subject", "counted"), [(SUBJECT, 1), (SUBJECT.upper(), 1), ("west", 2), (SUBJECT + "0", 2)]
+)
+def test_a_subject_that_two_sites_may_share_is_told_apart_by_address(
+    west: Stand, grant: Grant, subject: str, counted: int
+) -> None:
+    claims = [a_claim(key=grant.id, subject=subject, peer=peer) for peer in ("::1", "::2")]
+    in_turn(west, *claims)
+    assert len(redemptions(west, grant)) == counted
+
+
+def test_the_window_ends_to_the_second(west: Stand, grant: Grant) -> None:
+    for now, counted in ((NOW, 1), (NOW + 599, 1), (NOW + 600, 2), (NOW + 1199, 2)):
+        west.clock.now = now
+        redeem(west, a_claim(key=grant.id))
+        assert len(redemptions(west, grant)) == counted
+
+
+def test_without_a_window_every_claim_counts(west: Stand, grant: Grant) -> None:
+    claims = [a_claim(key=grant.id)] * 3
+    answers = in_turn(west, *claims, retry_seconds=0)
+    assert outcome(answers[2]) is Reason.USED_UP
+    assert len(redemptions(west, grant)) == 2
+
+
+def test_a_revoked_grant_gives_nothing_again(west: Stand, grant: Grant) -> None:
+    redeem(west, a_claim(key=grant.id))
+    revoke(west, grant)
+    (answer,) = in_turn(west, a_claim(key=grant.id))
+    assert outcome(answer) is Reason.REVOKED
+
+
+def test_a_wrong_code_gets_nothing_again(west: Stand, grant: Grant) -> None:
+    redeem(west, a_claim(key=grant.id))
+    (answer,) = in_turn(west, a_claim(key=grant.id, presented_code=b"wrong"))
+    assert outcome(answer) is Reason.WRONG_CODE
+
+
+@pytest.mark.parametrize("allowed", [1, 9])
+def test_copies_of_one_claim_at_the_same_moment_are_one_redemption(
+    west: Stand, allowed: int
+) -> None:
+    grant = west.make_grant(redemptions=allowed).grant
+
+    async def main() -> list[Redeemed]:
+        redeemers = [west.redeemer(), west.redeemer()]
+        claim = a_claim(key=grant.id)
+        answers = await asyncio.gather(*[redeemers[n % 2].redeem(claim) for n in range(8)])
+        for redeemer in redeemers:
+            await redeemer.ledger.close()
+        return answers
+
+    answers = asyncio.run(main())
+    assert len({answer.bundle for answer in answers}) == 1
+    assert [answer.serial is not None for answer in answers].count(True) == 1
+    assert len(redemptions(west, grant)) == 1
+
+
+def test_a_claim_of_before_a_rotation_is_recognised_after_it(west: Stand, grant: Grant) -> None:
+    first = redeem(west, a_claim(key=grant.id))
+    salts = {"ffffffff": b"\xff" * 32, **west.keyring.derive("kept answers")}
+    codes_ = {"ffffffff": b"\xff" * 32, **west.code_keys}
+    again = redeem(west, a_claim(key=grant.id), answer_salts=salts, code_keys=codes_)
+    assert again.bundle == first.bundle
+
+
+def test_the_database_alone_holds_no_key_of_an_answer(west: Stand, grant: Grant) -> None:
+    answer = redeem(west, a_claim(key=grant.id))
+    secret = next(iter(yaml.safe_load_all(answer.bundle)))
+    private = base64.b64decode(secret["data"]["tls.key"])
+    scalar = keys.load_private_key(private)
+    kept = b"".join(path.read_bytes() for path in west.database.path.parent.glob("*.db*"))
+    assert kept
+    for form in (
+        private,
+        private.split(b"\n")[1],
+        secret["data"]["tls.key"].encode()[:60],
+        base64.b64decode(b"".join(private.split(b"\n")[1:-2]))[-60:],
+    ):
+        assert form not in kept
+    assert "PRIVATE" not in repr((answer, scalar))
 
 
 # Looking without using.
@@ -599,7 +737,8 @@ def test_a_grant_of_seven_under_sixty_claims_gives_seven_bundles(west: Stand) ->
 def test_the_holder_of_the_code_sees_what_is_left_and_uses_nothing(
     west: Stand, grant: Grant
 ) -> None:
-    first = redeem(west, a_claim(key=grant.id)).redemption
+    redeem(west, a_claim(key=grant.id))
+    (first,) = redemptions(west, grant)
     west.clock.now = NOW + 5
     for key in (grant.id, "west/to-west"):
         seen = inspect(west, a_claim(key=key))
@@ -635,7 +774,7 @@ def test_the_first_hundred_redemptions_are_shown(west: Stand) -> None:
 
     async def main() -> Inspection:
         redeemer = west.redeemer()
-        claims = [a_claim(key=grant.id) for _ in range(103)]
+        claims = sites_asking(grant, 103)
         await asyncio.gather(*map(redeemer.redeem, claims))
         seen = await redeemer.inspect(claims[0])
         await redeemer.ledger.close()
@@ -648,5 +787,7 @@ def test_the_first_hundred_redemptions_are_shown(west: Stand) -> None:
 
 def test_a_code_of_before_a_rotation_redeems(west: Stand, grant: Grant) -> None:
     rotated = {"ffffffff": b"\xff" * 32, **west.code_keys}
-    assert redeem(west, a_claim(key=grant.id), code_keys=rotated).redemption.ordinal == 1
-    assert "ffffffff" not in repr(west.redeemer(code_keys=rotated))
+    assert redeem(west, a_claim(key=grant.id), code_keys=rotated).ordinal == 1
+    redeemer = west.redeemer(code_keys=rotated)
+    assert "ffffffff" not in repr(redeemer)
+    asyncio.run(redeemer.ledger.close())

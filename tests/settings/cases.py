@@ -55,6 +55,7 @@ ROWS: Final[tuple[tuple[Any, ...], ...]] = (
         *("a.example, 10.0.0.1,[fd00::1]", '["a.example", "10.0.0.1", "fd00::1"]', HOSTS),
     ),
     ("grants", "redemption_by_key", "redemption_by_key", False, "true", "true", True),
+    ("grants", "retry_window", "retry_window_seconds", 600, "1h", '"1h"', 3600),
     ("certificates", "lifetime", "lifetime_seconds", 31_536_000, "1h30m", '"1h30m"', 5400),
     (
         *("certificates", "key_type", "key_type", KeyType.P256),

@@ -119,7 +119,7 @@ def test_a_second_opening_in_one_process_leaves_the_locks_of_the_first_alone(
 @pytest.mark.parametrize(
     ("revision", "remedy"),
     [
-        ("0000", "this release needs 0001: run `grantserver db upgrade`"),
+        ("0000", f"this release needs {schema.REVISION}: run `grantserver db upgrade`"),
         ("9999", "start the one that made it"),
         ("deadbeef", "start the one that made it"),
     ],

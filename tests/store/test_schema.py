@@ -52,10 +52,18 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     },
     "redemptions": {
         "id": 1, "grant_id": GRANT_ID, "ordinal": 1, "name": "n", "subject": "s", "peer": "p",
-        "serial": "s1", "fingerprint": "f1", "not_after": 1, "redeemed_at": 1,
+        "serial": "s1", "fingerprint": "f1", "not_after": 1, "redeemed_at": 1, "revoked_at": None,
     },
+    "answers": {
+        "id": 1, "claim_key": b"k" * 16, "ordinal": 1, "sealed": b"s", "expires_at": 1,
+    },
+    "suspicions": {
+        "id": 1, "grant_id": GRANT_ID, "at": 1, "name": "n", "subject": "s", "peer": "p",
+    },
+    "wrong_codes": {"grant_id": GRANT_ID, "count": 1, "empty_at": 1},
     "audit": {"id": 1, "at": 1, "act": "a", "actor": "a", "target": "t", "details": "{}"},
     "heartbeat": {"id": 1, "at": 1},
+    "compatibility": {"id": 1, "oldest_revision": "0001"},
 }  # fmt: skip
 
 # A second row that differs from the first in everything that is unique.
@@ -66,6 +74,8 @@ OTHERS: Mapping[str, Mapping[str, Any]] = {
     "endpoints": {"position": 1, "port": 2},
     "grants": {"id": OTHER_ID, "name": "other"},
     "redemptions": {"id": 2, "ordinal": 2, "serial": "s2", "fingerprint": "f2"},
+    "answers": {"id": 2, "claim_key": b"l" * 16},
+    "suspicions": {"id": 2, "peer": "q"},
     "audit": {"id": 2},
 }
 
@@ -84,7 +94,11 @@ CHECKS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "ck_grants_cost_in_range": ({"cost": 0}, {"cost": 2**31}),
     "ck_grants_window_is_positive": ({"expires_at": NOW}, {"expires_at": NOW - 1}),
     "ck_redemptions_ordinal_is_positive": ({"ordinal": 0}, {"ordinal": -1}),
+    "ck_answers_claim_key_is_whole": ({"claim_key": b"k" * 15}, {"claim_key": b"k" * 17}),
+    "ck_answers_ordinal_is_positive": ({"ordinal": 0}, {"ordinal": -1}),
+    "ck_wrong_codes_count_is_positive": ({"count": 0}, {"count": -1}),
     "ck_heartbeat_one_row": ({"id": 2}, {"id": 0}),
+    "ck_compatibility_one_row": ({"id": 2}, {"id": 0}),
 }
 UNIQUES: Mapping[str, tuple[str, ...]] = {
     "uq_authorities_name": ("name",),
@@ -97,6 +111,8 @@ UNIQUES: Mapping[str, tuple[str, ...]] = {
     "uq_grants_site_id_name": ("site_id", "name"),
     "uq_redemptions_serial": ("serial",),
     "uq_redemptions_grant_id_ordinal": ("grant_id", "ordinal"),
+    "uq_answers_claim_key": ("claim_key",),
+    "uq_suspicions_grant_id_subject_peer": ("grant_id", "subject", "peer"),
 }  # fmt: skip
 FOREIGN: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "fk_server_certificates_authority_id": ("server_certificates", {"authority_id": 99}),
@@ -105,6 +121,8 @@ FOREIGN: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "fk_grants_site_id": ("grants", {"site_id": 99}),
     "fk_grants_issuer_id": ("grants", {"issuer_id": 99}),
     "fk_redemptions_grant_id": ("redemptions", {"grant_id": OTHER_ID}),
+    "fk_suspicions_grant_id": ("suspicions", {"grant_id": OTHER_ID}),
+    "fk_wrong_codes_grant_id": ("wrong_codes", {"grant_id": OTHER_ID}),
 }
 ALLOWED_EDGES: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("authorities", {"imported": 1, "purpose": "server"}),
@@ -119,7 +137,8 @@ ALLOWED_EDGES: tuple[tuple[str, Mapping[str, Any]], ...] = (
 @pytest.fixture
 def filled(database: Database) -> Iterator[sqlite3.Connection]:
     with contextlib.closing(database.take_connection()) as connection:
-        connection.execute("DELETE FROM heartbeat")
+        for table in ("heartbeat", "compatibility"):
+            connection.execute(f"DELETE FROM {table}")
         for table, row in ROWS.items():
             put(connection, table, row)
         yield connection
@@ -212,11 +231,13 @@ def test_the_newest_migration_is_our_revision_and_the_only_head() -> None:
     assert ScriptDirectory.from_config(config).get_heads() == [schema.REVISION]
 
 
-def test_a_new_database_holds_one_heartbeat_and_nothing_else(database: Database) -> None:
+def test_a_new_database_holds_one_heartbeat_its_compatibility_and_nothing_else(
+    database: Database,
+) -> None:
     with contextlib.closing(database.take_connection()) as connection:
         for table in schema.metadata.tables:
             (count,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
-            assert count == (1 if table == "heartbeat" else 0)
+            assert count == (1 if table in {"heartbeat", "compatibility"} else 0)
 
 
 def test_there_is_a_violation_here_for_every_constraint() -> None:
@@ -308,7 +329,7 @@ def test_what_must_be_there_is_refused_when_it_is_not(
 
 def test_only_what_may_be_absent_is_nullable() -> None:
     nullable = {f"{table.name}.{column.name}" for table, column in columns() if column.nullable}
-    assert nullable == {"grants.issuer_id", "grants.revoked_at"}
+    assert nullable == {"grants.issuer_id", "grants.revoked_at", "redemptions.revoked_at"}
 
 
 @pytest.mark.parametrize("parent", ["authorities", "sites"])
