@@ -113,8 +113,8 @@ class Grants(_Group):
         _setting(
             "10m",
             "How long an answer is kept, sealed, for a site that asks again because it was lost on "
-        "its way; a Go duration of whole seconds. With 0s a lost answer costs a redemption.",
-        expected="a duration of whole seconds, such as 10m or 0s",
+            "its way; a Go duration of whole seconds. With 0s a lost answer costs a redemption.",
+            expected="a duration of whole seconds, such as 10m or 0s",
             name="retry_window",
         )
     )
