@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test lint types layers check bench lock clean
+.PHONY: help install demo run test lint types layers check bench bench-scale lock clean
 
 help:  ## show this
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(STAMP)  ## make .venv with everything that is pinned in requirements-dev.lock
 
@@ -46,6 +46,9 @@ check: lint types layers test  ## everything that must be green before a change 
 
 bench: install  ## measure redemptions per second against bare TLS handshakes, in one run
 	$(BIN)/python bench/run.py
+
+bench-scale: install  ## measure whether a store of a million grants is slower than one of a thousand
+	$(BIN)/python bench/scale.py
 
 lock:  ## pin the dependencies anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --upgrade -q -o requirements.lock

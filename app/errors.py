@@ -30,6 +30,7 @@ class Reason(StrEnum):
     REVOKED = "revoked"
     EXPIRED = "expired"
     USED_UP = "used_up"
+    RATE_LIMITED = "rate_limited"
 
 
 class Lack(StrEnum):
@@ -44,10 +45,14 @@ class GrantServerError(Exception):
 
 
 class Refused(GrantServerError):
-    """A claim is turned down, for one of a closed set of reasons."""
+    """A claim is turned down, for one of a closed set of reasons.
 
-    def __init__(self, reason: Reason, detail: str = "") -> None:
+    `retry_after` are the seconds after which it would be looked at, where it came too early.
+    """
+
+    def __init__(self, reason: Reason, detail: str = "", *, retry_after: int | None = None) -> None:
         self.reason = reason
+        self.retry_after = retry_after
         super().__init__(detail or reason.value.replace("_", " "))
 
 

@@ -47,7 +47,7 @@ def open_home(settings: Settings) -> Home:
     Unavailable when the disk does not let us.
     """
     _make_directory(settings.data.dir)
-    database = open_database(settings.database.url)
+    database = open_database(settings.database.url, connections=settings.database.connections)
     with contextlib.ExitStack() as undo:
         undo.callback(database.close)
         _check_key_file(settings.sealing.key_file, database)

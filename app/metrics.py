@@ -10,8 +10,9 @@ from enum import StrEnum
 from math import nan
 from typing import Final, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from app.domain.grants import State
@@ -28,6 +29,11 @@ _SECONDS: Final = (
 _BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
+WORKERS_DIR: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable of the process that names the directory in which workers count: the library
+reads it whenever a metric is made."""
+
+
 class Trouble(StrEnum):
     """Why a claim failed through no fault of the client, beside what its site lacks."""
 
@@ -41,6 +47,15 @@ class Certificate(StrEnum):
     SERVER = "server"
     SERVER_CA = "server_ca"
     SITE_AUTHORITIES_SOONEST = "site_authorities_soonest"
+
+
+class Pruned(StrEnum):
+    """What housekeeping deletes."""
+
+    ANSWERS = "answers"
+    GRANTS = "grants"
+    REDEMPTIONS = "redemptions"
+    AUDIT = "audit"
 
 
 class _About(NamedTuple):
@@ -62,6 +77,18 @@ _RETRIES: Final = _About(
     (),
     "Claims that came again because their answer was lost, and got the same answer again.",
 )
+_LOCKS: Final = _About(
+    "grantserver_grant_locks_total",
+    "counter",
+    (),
+    "Grants that were locked because of wrong codes.",
+)
+_THEFTS: Final = _About(
+    "grantserver_theft_suspicions_total",
+    "counter",
+    (),
+    "Right codes that came from somebody else after the last redemption of their grant.",
+)
 _DURATION: Final = _About(
     "grantserver_redemption_duration_seconds",
     "histogram",
@@ -77,6 +104,18 @@ _GRANTS: Final = _About(
     ("state",),
     "Grants by state; absent while the database cannot be asked.",
 )
+_PRUNED: Final = _About(
+    "grantserver_pruned_rows_total",
+    "counter",
+    ("kind",),
+    "Rows that housekeeping has deleted, by kind.",
+)
+_SWEPT: Final = _About(
+    "grantserver_last_sweep_timestamp_seconds",
+    "gauge",
+    (),
+    "UTC seconds at which housekeeping last came to its end; NaN before it did.",
+)
 _EXPIRY: Final = _About(
     "grantserver_certificate_expiry_timestamp_seconds",
     "gauge",
@@ -89,7 +128,20 @@ _BUILD: Final = _About(
 )
 
 
-_ALL: Final = (_REDEMPTIONS, _REFUSALS, _RETRIES, _DURATION, _BATCH, _GRANTS, _EXPIRY, _BUILD)
+_ALL: Final = (
+    _REDEMPTIONS,
+    _REFUSALS,
+    _RETRIES,
+    _LOCKS,
+    _THEFTS,
+    _DURATION,
+    _BATCH,
+    _GRANTS,
+    _PRUNED,
+    _SWEPT,
+    _EXPIRY,
+    _BUILD,
+)
 
 
 def catalog() -> list[tuple[str, str, tuple[str, ...], str]]:
@@ -103,6 +155,10 @@ class Metrics:
     `count_grants` is called at each scrape, in whatever thread scrapes, and gives the number of
     grants by state. When it raises, the scrape succeeds without these series: NaN would spoil
     sums and be drawn as nothing anyway, an absent series can be alerted on.
+
+    `worker` is the number of this one where several processes are one server: `registry` then
+    shows what all of them have counted, in the files of the directory that WORKERS_DIR names.
+    One that takes the place of another with the same number goes on counting where it stopped.
     """
 
     def __init__(
@@ -111,25 +167,47 @@ class Metrics:
         *,
         version: str,
         count_grants: Callable[[], Mapping[State, int]],
+        worker: int | None = None,
     ) -> None:
         # First, so that `count_grants` may tell when certificates end for the same scrape.
         registry.register(_GrantsByState(count_grants))
+        if worker is not None:
+            registry = _counting_together(registry, worker)
         self._redemptions = Counter(_REDEMPTIONS.name, _REDEMPTIONS.meaning, registry=registry)
         refusals = Counter(_REFUSALS.name, _REFUSALS.meaning, _REFUSALS.labels, registry=registry)
         reasons: tuple[Reason | Lack | Trouble, ...] = (*Reason, *Lack, *Trouble)
         self._refusals = {reason: refusals.labels(reason.value) for reason in reasons}
         self._retries = Counter(_RETRIES.name, _RETRIES.meaning, registry=registry)
+        self._locks = Counter(_LOCKS.name, _LOCKS.meaning, registry=registry)
+        self._thefts = Counter(_THEFTS.name, _THEFTS.meaning, registry=registry)
         self._duration = Histogram(
             _DURATION.name, _DURATION.meaning, registry=registry, buckets=_SECONDS
         )
         self._batch = Histogram(
             _BATCH.name, _BATCH.meaning, registry=registry, buckets=_BATCH_SIZES
         )
-        expiry = Gauge(_EXPIRY.name, _EXPIRY.meaning, _EXPIRY.labels, registry=registry)
+        pruned = Counter(_PRUNED.name, _PRUNED.meaning, _PRUNED.labels, registry=registry)
+        self._pruned = {kind: pruned.labels(kind.value) for kind in Pruned}
+        self._swept = Gauge(
+            _SWEPT.name, _SWEPT.meaning, registry=registry, multiprocess_mode="mostrecent"
+        )
+        _begin_unknown(self._swept)
+        expiry = Gauge(
+            _EXPIRY.name,
+            _EXPIRY.meaning,
+            _EXPIRY.labels,
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
         self._expiry = {which: expiry.labels(which.value) for which in Certificate}
-        for which in Certificate:
-            self.certificate_ends(which, None)
-        Gauge(_BUILD.name, _BUILD.meaning, _BUILD.labels, registry=registry).labels(version).set(1)
+        for one in self._expiry.values():
+            _begin_unknown(one)
+        build = Gauge(
+            *(_BUILD.name, _BUILD.meaning, _BUILD.labels),
+            registry=registry,
+            multiprocess_mode="max",
+        )
+        build.labels(version).set(1)
 
     def redeemed(self, seconds: float) -> None:
         """Count a redemption that took so long."""
@@ -140,6 +218,14 @@ class Metrics:
         """Count a claim that got the answer of an earlier one."""
         self._retries.inc()
 
+    def locked(self) -> None:
+        """Count a grant that was locked because of wrong codes."""
+        self._locks.inc()
+
+    def suspected_theft(self) -> None:
+        """Count a suspicion of token theft."""
+        self._thefts.inc()
+
     def refused(self, reason: Reason | Lack | Trouble) -> None:
         """Count a claim that was not granted."""
         self._refusals[reason].inc()
@@ -148,10 +234,32 @@ class Metrics:
         """Count a commit that so many claims shared."""
         self._batch.observe(claims)
 
+    def pruned(self, kind: Pruned, rows: int) -> None:
+        """Count rows that housekeeping has deleted."""
+        self._pruned[kind].inc(rows)
+
+    def swept(self, at: int) -> None:
+        """Tell when housekeeping came to its end, in UTC seconds."""
+        self._swept.set(at)
+
     def certificate_ends(self, which: Certificate, at: int | None) -> None:
         """Tell when a certificate ends, in UTC seconds; None when there is none."""
         # NaN compares as false, so that an alert on "ends soon" stays quiet; 0 would set it off.
         self._expiry[which].set(nan if at is None else at)
+
+
+def _counting_together(registry: CollectorRegistry, worker: int) -> CollectorRegistry:
+    """Have `registry` show the counts of all workers; give the one that this worker's belong to."""
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    # By number and not by process id: no file is left of one that died, nor is a count lost.
+    values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
+    return CollectorRegistry()
+
+
+def _begin_unknown(gauge: Gauge) -> None:
+    """Begin at NaN, unless the worker that had this place before left what it knew."""
+    if all(sample.value == 0 for family in gauge.collect() for sample in family.samples):
+        gauge.set(nan)
 
 
 class _GrantsByState(Collector):

@@ -28,6 +28,7 @@ from bench.handshake import ClientSession, HandshakeError
 
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 READ_BYTES = 65_536
+_BIND_ADDRESS_NO_PORT = 24  # <linux/in.h>: the port is chosen at connect, per destination
 DRAIN_SECONDS = 15.0
 """How long answers may take to come in once no new connection is begun."""
 
@@ -71,22 +72,35 @@ class Figures:
 
 
 class Connection:
-    """One request from connect to close; `status` is set once it is over."""
+    """One request from connect to close; `status` is set once it is over.
 
-    __slots__ = ("_began", "_request", "_session", "_unsent", "latency", "socket", "status")
+    `asked` is when the request was sent, None until then: the server cannot have known of it
+    before. `source` is the loopback address that it comes from.
+    """
 
-    def __init__(self, port: int, request: bytes) -> None:
+    __slots__ = ("_began", "_request", "_session", "_unsent", "asked", "latency", "socket",
+                 "status")  # fmt: skip
+
+    def __init__(self, port: int, request: bytes, *, source: str | None = None) -> None:
         self._request = request
         self.status: str | None = None
         self.latency = math.nan
         self._session = ClientSession()
         self._unsent = self._session.hello()
+        self.asked: float | None = None
         self._began = time.monotonic()
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self.socket.setblocking(False)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if source is not None:
+            self.socket.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
+            self.socket.bind((source, 0))
         # Usually 'in progress'; the first wake-up says that bytes may be sent.
         self.socket.connect_ex(("127.0.0.1", port))
+
+    def body(self) -> bytes:
+        """Return what was received after the head."""
+        return self._session.received.partition(b"\r\n\r\n")[2]
 
     def step(self) -> None:
         """Send and read what can be sent and read now."""
@@ -117,6 +131,7 @@ class Connection:
             if answer:
                 # Two writes, as the real clients do it: the handshake's end, then the request.
                 self._send(answer)
+                self.asked = time.monotonic()
                 self._send(session.seal(self._request))
         if session.closed or not data:
             self.status = self._judge()

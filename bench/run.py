@@ -61,6 +61,7 @@ class Bench:
 
     seconds: float
     concurrency: int
+    workers: int
     server_core: int
     load_core: int
     number: int = 0
@@ -69,7 +70,7 @@ class Bench:
         """Put load on one contender for `seconds`."""
         targets = contender.targets
         if contender.single_use:
-            take = int(seconds * FASTEST) + self.concurrency
+            take = int(seconds * FASTEST * self.workers) + self.concurrency
             targets, contender.targets = targets[:take], targets[take:]
         plan = Plan(
             port=contender.server.port,
@@ -110,7 +111,9 @@ class Started:
 
 
 @contextlib.contextmanager
-def grantserver(folder: Path, core: int, count: int) -> Iterator[Started]:
+def grantserver(
+    folder: Path, core: int | set[int], count: int, workers: int = 1
+) -> Iterator[Started]:
     """Start GrantServer on an empty folder, give it a site and `count` grants, start it again."""
     data_dir = folder / "data"
     port, ops = free_port(), free_port()
@@ -119,6 +122,7 @@ def grantserver(folder: Path, core: int, count: int) -> Iterator[Started]:
         "GRANTSERVER_LISTEN_REDEMPTION": f"127.0.0.1:{port}",
         "GRANTSERVER_LISTEN_OPS": f"127.0.0.1:{ops}",
         "GRANTSERVER_REACH_URL": f"https://127.0.0.1:{port}",
+        "GRANTSERVER_WORKERS": str(workers),
     }
 
     def start() -> contextlib.AbstractContextManager[Server]:
@@ -197,6 +201,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a turn")
     parser.add_argument("--slices", type=int, default=5, help="turns of each contender")
     parser.add_argument("--concurrency", type=int, default=32, help="connections in flight")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="GrantServer's processes, and cores if there are any"
+    )
     parser.add_argument("--dir", type=Path, help="where the database lies (a temporary folder)")
     parser.add_argument("--json", type=Path, help="write everything measured to this file")
     parser.add_argument(
@@ -213,6 +220,7 @@ def measure(
     bench = Bench(
         seconds=arguments.seconds,
         concurrency=arguments.concurrency,
+        workers=arguments.workers,
         server_core=server_core,
         load_core=load_core,
     )
@@ -223,8 +231,11 @@ def measure(
         contenders = yardsticks(folder, server_core, stack)
         if not arguments.yardsticks_only:
             turns = WARM_SECONDS + arguments.slices * arguments.seconds
-            count = int(turns * FASTEST) + (1 + arguments.slices) * arguments.concurrency
-            started = stack.enter_context(grantserver(folder, server_core, count))
+            fastest = FASTEST * arguments.workers
+            count = int(turns * fastest) + (1 + arguments.slices) * arguments.concurrency
+            workers = arguments.workers
+            own = server_core if workers == 1 else set(cores[:workers])
+            started = stack.enter_context(grantserver(folder, own, count, workers))
             contenders[SINGLE] = Contender(
                 server=started.server, targets=started.single, single_use=True
             )

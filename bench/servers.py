@@ -66,11 +66,11 @@ def running(
     *,
     port: int,
     ready: Callable[[], bool],
-    core: int,
+    core: int | set[int],
     log: Path,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
-    """Run `python <arguments>` pinned to `core` until the block ends.
+    """Run `python <arguments>` pinned to `core`, or to several, until the block ends.
 
     `ready` is asked until it says yes; `log` takes what the server prints. Raises
     `NotReadyError` with the end of that log when it does not come up within 20 s.
@@ -79,7 +79,7 @@ def running(
     began = time.monotonic()
     with log.open("ab") as output:
         # A child inherits the cores, and with them every thread that it starts.
-        os.sched_setaffinity(0, {core})
+        os.sched_setaffinity(0, {core} if isinstance(core, int) else core)
         try:
             process = subprocess.Popen(
                 [sys.executable, *arguments],

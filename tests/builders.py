@@ -11,14 +11,19 @@ from app.domain.audit import Act, Entry
 from app.domain.authorities import Authority, Purpose, ServerCertificate
 from app.domain.certificates import KeyType, Minted
 from app.domain.grants import Claim, Grant, Redemption
+from app.domain.limits import Allowance
 from app.domain.sites import Endpoint, Role, Site, parse_endpoint
+from app.domain.theft import Suspicion
 from app.services import authorities, grants, sites
 from app.services.grants import Issued, Wish
 from app.services.issuance import Issuance, Policy
+from app.services.limits import GrantLocks
 from app.services.redemption import Redeemer
+from app.services.theft import TheftAlarm
 from app.settings import Settings, load
 from app.store.engine import Database, open_database
-from app.store.sqlite_ledger import SqliteLedger
+from app.store.ledger import Ledger
+from app.store.ledgers import open_ledger
 
 NOW: Final = 1_790_000_000
 WINDOW: Final = 1500
@@ -79,6 +84,13 @@ def a_redemption(**changes: Any) -> Redemption:
         fingerprint=ambient.random_bytes(32).hex(),
         not_after=NOW + 10_000,
         redeemed_at=NOW,
+    )
+    return replace(made, **changes)
+
+
+def a_suspicion(**changes: Any) -> Suspicion:
+    made = Suspicion(
+        grant_id=GRANT_ID, at=NOW, name="copy", subject="mallory", peer="198.51.100.66"
     )
     return replace(made, **changes)
 
@@ -177,13 +189,24 @@ class Stand:
             random_bytes=ambient.random_bytes,
         )
 
-    def ledger(self, **changes: Any) -> SqliteLedger:
+    def ledger(self, **changes: Any) -> Ledger:
         options: dict[str, Any] = {"spacing_seconds": 0.0, "on_batch": lambda _: None}
-        return SqliteLedger(self.database, **(options | changes))
+        return open_ledger(self.database, **(options | changes))
+
+    def locks(self, allowance: Allowance | None = None, **changes: Any) -> GrantLocks:
+        options: dict[str, Any] = {"clock": self.clock, "on_lock": lambda: None}
+        options |= {"database": self.database, "merge_seconds": 0.0}
+        return GrantLocks(allowance, **(options | changes))
+
+    def thefts(self, **changes: Any) -> TheftAlarm:
+        options: dict[str, Any] = {"revoke": False, "on_suspicion": lambda: None}
+        return TheftAlarm(database=self.database, **(options | changes))
 
     def redeemer(self, **changes: Any) -> Redeemer:
         made: dict[str, Any] = {
             "issuance": self.issuance(),
+            "locks": self.locks(),
+            "thefts": self.thefts(),
             "code_keys": self.code_keys,
             "answer_salts": self.keyring.derive("kept answers"),
             "retry_seconds": RETRY_WINDOW,

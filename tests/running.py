@@ -64,10 +64,16 @@ class Server:
         path: str,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
+        peer: str = "127.0.0.1",
     ) -> Answer:
-        """Send one request over a new TLS connection, the host name and CA verified."""
+        """Send one request over a new TLS connection, the host name and CA verified.
+
+        `peer` is the address of this machine that it comes from: any in 127.0.0.0/8.
+        """
         host, port = self.addresses.redemption
-        connection = http.client.HTTPSConnection(host, port, context=self.context, timeout=PATIENCE)
+        connection = http.client.HTTPSConnection(
+            host, port, context=self.context, timeout=PATIENCE, source_address=(peer, 0)
+        )
         try:
             connection.request(method, path, body=body, headers=dict(headers or {}))
             response = connection.getresponse()
@@ -79,13 +85,21 @@ class Server:
         finally:
             connection.close()
 
-    def redeem(self, issued: Issued, *, name: str = "token", subject: str = "east") -> Answer:
+    def redeem(
+        self,
+        issued: Issued,
+        *,
+        name: str = "token",
+        subject: str = "east",
+        peer: str = "127.0.0.1",
+    ) -> Answer:
         """Post the code of a grant, as a connecting site does."""
         return self.request(
             "POST",
             f"/{issued.grant.id}",
             issued.code.encode(),
             {"name": name, "subject": subject},
+            peer,
         )
 
     def ops(self, path: str) -> Answer:

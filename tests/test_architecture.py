@@ -22,7 +22,7 @@ CONTRACTS = {one["name"]: one for one in CONFIG["tool"]["importlinter"]["contrac
 # A package's front page is tested through what it names; the program's entry by tests/test_main.py.
 NO_TEST_OF_ITS_OWN = {"__init__", "__main__"}
 # Tests of the whole, which mirror no module.
-NO_MODULE_OF_THEIR_OWN = {"e2e", "docs", "bench", "demo"}
+NO_MODULE_OF_THEIR_OWN = {"e2e", "docs", "bench", "prove", "fuzz", "demo"}
 NO_MODULE_EITHER = {"test_architecture.py", "test_main.py"}
 MADE_BY_TOOLS = {"__pycache__", "grantserver-data", "dist", "build", "node_modules"}
 

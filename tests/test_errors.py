@@ -86,6 +86,8 @@ def test_the_text_of_an_error_is_the_operators(error: GrantServerError, text: st
 
 def test_errors_carry_what_the_edges_translate() -> None:
     assert Refused(Reason.EXPIRED).reason is Reason.EXPIRED
+    assert Refused(Reason.EXPIRED).retry_after is None
+    assert Refused(Reason.RATE_LIMITED, retry_after=3).retry_after == 3
     invalid = Invalid("window", "too short")
     assert (invalid.field, invalid.why) == ("window", "too short")
     missing = Missing("site", "west")
@@ -97,7 +99,7 @@ def test_errors_carry_what_the_edges_translate() -> None:
 def test_reasons_and_lacks_are_labels_and_none_is_ever_taken_away() -> None:
     assert {reason.value for reason in Reason} >= {
         "method", "body", "name", "subject", "unknown_grant", "wrong_code", "revoked", "expired",
-        "used_up",
+        "used_up", "rate_limited",
     }  # fmt: skip
     assert {lack.value for lack in Lack} >= {"no_endpoints", "no_issuer"}
     for label in (*Reason, *Lack):

@@ -100,6 +100,7 @@ def test_a_database_of_another_release_stops_it(directory: Path) -> None:
     first = open_home(some_settings(directory))
     with first.database.writing() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+        connection.exec_driver_sql("UPDATE compatibility SET oldest_revision = '9999'")
     with pytest.raises(Misconfigured, match="start the one that made it"):
         reopened(first)
 

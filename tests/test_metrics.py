@@ -1,24 +1,29 @@
 import re
 from collections.abc import Mapping
+from math import isnan
+from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest, values
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.domain.grants import State
 from app.errors import Lack, Reason, Unavailable
-from app.metrics import Certificate, Metrics, Trouble, catalog
+from app.metrics import WORKERS_DIR, Certificate, Metrics, Pruned, Trouble, catalog
 
 
 class Server:
     """A registry with our metrics, and what the store would count."""
 
-    def __init__(self) -> None:
+    def __init__(self, worker: int | None = None) -> None:
         self.counted: Mapping[State, int] | Exception = {}
         self.asked = 0
         self.registry = CollectorRegistry()
-        self.metrics = Metrics(self.registry, version="1.2.3", count_grants=self.count)
+        self.metrics = Metrics(
+            self.registry, version="1.2.3", count_grants=self.count, worker=worker
+        )
 
     def count(self) -> Mapping[State, int]:
         self.asked += 1
@@ -39,7 +44,22 @@ def test_every_series_exists_before_anything_has_happened() -> None:
         assert server.value("grantserver_grants", state=state.value) == 0
     assert server.value("grantserver_redemption_duration_seconds_count") == 0
     assert server.value("grantserver_commit_batch_size_count") == 0
+    for kind in Pruned:
+        assert server.value("grantserver_pruned_rows_total", kind=kind.value) == 0
     assert server.value("grantserver_build_info", version="1.2.3") == 1
+
+
+def test_what_housekeeping_deletes_is_counted_by_kind_and_when_it_came_to_its_end() -> None:
+    server = Server()
+    swept = server.value("grantserver_last_sweep_timestamp_seconds")
+    assert swept is not None
+    assert isnan(swept)
+    server.metrics.pruned(Pruned.GRANTS, 3)
+    server.metrics.pruned(Pruned.GRANTS, 4)
+    server.metrics.swept(1_790_000_000)
+    assert server.value("grantserver_pruned_rows_total", kind="grants") == 7
+    assert server.value("grantserver_pruned_rows_total", kind="audit") == 0
+    assert server.value("grantserver_last_sweep_timestamp_seconds") == 1_790_000_000
 
 
 def test_a_redemption_is_counted_with_its_duration() -> None:
@@ -62,6 +82,17 @@ def test_a_refusal_is_counted_under_its_reason_alone(reason: Reason | Lack | Tro
     for other in (*Reason, *Lack, *Trouble):
         expected = 1 if other is reason else 0
         assert server.value("grantserver_refusals_total", reason=other.value) == expected
+
+
+def test_locks_and_suspicions_are_counted() -> None:
+    server = Server()
+    for name in ("grantserver_grant_locks_total", "grantserver_theft_suspicions_total"):
+        assert server.value(name) == 0
+    server.metrics.locked()
+    server.metrics.suspected_theft()
+    server.metrics.suspected_theft()
+    assert server.value("grantserver_grant_locks_total") == 1
+    assert server.value("grantserver_theft_suspicions_total") == 2
 
 
 def test_no_two_reasons_share_a_label() -> None:
@@ -127,14 +158,27 @@ def test_the_end_of_a_certificate_is_told_and_unknown_is_no_number() -> None:
     }
 
 
-def test_the_catalog_is_what_is_exposed() -> None:
-    families = text_string_to_metric_families(generate_latest(Server().registry).decode())
+@pytest.fixture
+def _together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let servers that are made with the number of a worker be one."""
+    monkeypatch.setenv(WORKERS_DIR, str(tmp_path))
+    monkeypatch.setattr(values, "ValueClass", values.ValueClass)
+
+
+@pytest.mark.usefixtures("_together")
+@pytest.mark.parametrize("workers", [None, 2])
+def test_the_catalog_is_what_is_exposed(workers: int | None) -> None:
+    servers = [Server()] if workers is None else [Server(number) for number in range(workers)]
+    text = generate_latest(servers[0].registry).decode()
+    families = list(text_string_to_metric_families(text))
     exposed = {}
     for family in families:
         if not family.name.endswith("_created"):
             total = "_total" if family.type == "counter" else ""
             labels = {label for sample in family.samples for label in sample.labels} - {"le"}
             exposed[family.name + total] = (family.type, labels, family.documentation)
+            series = [(sample.name, *sorted(sample.labels.items())) for sample in family.samples]
+            assert len(set(series)) == len(series)
     assert exposed == {n: (kind, set(labels), text) for n, kind, labels, text in catalog()}
 
 
@@ -147,3 +191,77 @@ def test_two_servers_do_not_share_a_count() -> None:
     one, other = Server(), Server()
     one.metrics.redeemed(1)
     assert other.value("grantserver_redemptions_total") == 0
+
+
+def exposition(server: Server) -> dict[tuple[str, tuple[tuple[str, str], ...]], str]:
+    """Every sample that a scrape gives, its value as text: NaN is no equal of itself."""
+    found = {}
+    for family in server.registry.collect():
+        for sample in family.samples:
+            if not sample.name.endswith("_created"):
+                found[sample.name, tuple(sorted(sample.labels.items()))] = str(sample.value)
+    return found
+
+
+@pytest.mark.usefixtures("_together")
+def test_workers_show_the_series_of_a_single_process() -> None:
+    single = exposition(Server())
+    workers = [Server(0), Server(1)]
+    assert exposition(workers[0]) == exposition(workers[1]) == single
+
+
+@pytest.mark.usefixtures("_together")
+def test_each_worker_shows_what_all_have_counted() -> None:
+    one, other = Server(0), Server(1)
+    one.metrics.redeemed(0.004)
+    other.metrics.redeemed(0.004)
+    other.metrics.redeemed(20)
+    one.metrics.refused(Reason.EXPIRED)
+    other.metrics.committed(3)
+    one.counted = other.counted = {State.ACTIVE: 3}
+    name = "grantserver_redemption_duration_seconds"
+    for server in (one, other):
+        assert server.value("grantserver_redemptions_total") == 3
+        assert server.value("grantserver_refusals_total", reason="expired") == 1
+        assert server.value(f"{name}_count") == 3
+        assert server.value(f"{name}_sum") == pytest.approx(20.008)
+        assert server.value(f"{name}_bucket", le="0.005") == 2
+        assert server.value(f"{name}_bucket", le="+Inf") == 3
+        assert server.value("grantserver_commit_batch_size_sum") == 3
+        assert server.value("grantserver_grants", state="active") == 3
+        assert server.value("grantserver_build_info", version="1.2.3") == 1
+
+
+@pytest.mark.usefixtures("_together")
+def test_of_what_workers_tell_of_certificates_the_latest_holds() -> None:
+    one, other = Server(0), Server(1)
+    name = "grantserver_certificate_expiry_timestamp_seconds"
+    one.metrics.certificate_ends(Certificate.SERVER, 1_900_000_000)
+    other.metrics.certificate_ends(Certificate.SERVER, 1_800_000_000)
+    assert one.value(name, certificate="server") == 1_800_000_000
+    one.metrics.certificate_ends(Certificate.SERVER, None)
+    assert str(other.value(name, certificate="server")) == "nan"
+
+
+@pytest.mark.usefixtures("_together")
+def test_a_worker_goes_on_counting_where_the_one_before_it_stopped() -> None:
+    before, other = Server(0), Server(1)
+    before.metrics.redeemed(0.1)
+    before.metrics.certificate_ends(Certificate.SERVER_CA, 1_900_000_000)
+    after = Server(0)
+    after.metrics.redeemed(0.1)
+    name = "grantserver_certificate_expiry_timestamp_seconds"
+    for server in (after, other):
+        assert server.value("grantserver_redemptions_total") == 2
+        assert server.value("grantserver_redemption_duration_seconds_count") == 2
+        assert server.value(name, certificate="server_ca") == 1_900_000_000
+        assert str(server.value(name, certificate="server")) == "nan"
+
+
+@pytest.mark.usefixtures("_together")
+def test_both_expositions_can_be_made_of_what_workers_count() -> None:
+    server = Server(0)
+    encode, _content_type = choose_encoder("application/openmetrics-text")
+    text = encode(server.registry).decode()
+    families = openmetrics.text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
+    assert "grantserver_redemptions" in {family.name for family in families}

@@ -1,9 +1,11 @@
 import asyncio
+import contextlib
 import http.client
 import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from app import settings
+from app import ambient, settings
 from app.errors import Misconfigured
 from app.serve import serve
-from app.services import reach
+from app.services import grants, reach
+from app.services.grants import Issued
 from tests.running import PATIENCE, Server, environment, running
 
 
@@ -59,6 +62,21 @@ def test_what_happens_is_counted(server: Server) -> None:
     assert counted('grantserver_certificate_expiry_timestamp_seconds{certificate="server"}') > 0
 
 
+def test_what_is_too_old_is_deleted_by_the_server_itself(tmp_path: Path) -> None:
+    quick = {
+        "GRANTSERVER_HOUSEKEEPING_INTERVAL": "1s",
+        "GRANTSERVER_HOUSEKEEPING_GRANTS_KEPT": "1h",
+    }
+    with running(tmp_path, **quick) as server:
+        server.issue("young", ago=300)
+        server.issue("old", ago=7200)
+        deadline = ambient.monotonic() + PATIENCE
+        series = 'grantserver_pruned_rows_total{kind="grants"} 1.0'
+        while series not in server.ops("/metrics").body.decode():
+            assert ambient.monotonic() < deadline
+        assert [grant.name for grant in grants.every(server.home.database)] == ["young"]
+
+
 def test_the_certificate_is_kept_for_the_next_start(tmp_path: Path) -> None:
     certificates = []
     for _ in range(2):
@@ -73,6 +91,56 @@ def test_the_certificate_is_kept_for_the_next_start(tmp_path: Path) -> None:
             )
             certificates.append(material.certificate_pem)
     assert certificates[0] == certificates[1]
+
+
+def proxied(server: Server, header: bytes, issued: Issued, code: str) -> bytes:
+    """Redeem through a load balancer that begins with `header`; the answer, or nothing."""
+    request = (
+        f"POST /{issued.grant.id} HTTP/1.1\r\nhost: localhost\r\nsubject: east\r\n"
+        f"content-length: {len(code)}\r\n\r\n{code}"
+    )
+    with (
+        contextlib.suppress(ConnectionError, ssl.SSLEOFError),
+        socket.create_connection(server.addresses.redemption, PATIENCE) as connection,
+    ):
+        connection.sendall(header)
+        with server.context.wrap_socket(connection, server_hostname="127.0.0.1") as secured:
+            secured.sendall(request.encode())
+            return b"".join(iter(lambda: secured.recv(65536), b""))
+    return b""
+
+
+def test_behind_a_load_balancer_the_peer_is_who_its_header_names(tmp_path: Path) -> None:
+    behind = {
+        "GRANTSERVER_LISTEN_PROXY_PROTOCOL": "required",
+        "GRANTSERVER_LISTEN_PROXY_SOURCES": "127.0.0.1",
+        "GRANTSERVER_LIMITS_PEER_FAILURES": "1",
+    }
+    here = b"PROXY TCP4 192.0.2.7 10.0.0.9 56324 9090\r\n"
+    again = b"PROXY TCP6 ::ffff:192.0.2.7 fd00::9 56325 9090\r\n"
+    elsewhere = b"PROXY TCP6 2001:db8::7 fd00::9 1 9090\r\n"
+    with running(tmp_path, **behind) as server:
+        issued = server.issue("proxied")
+        assert proxied(server, b"", issued, issued.code) == b""
+        first = proxied(server, here, issued, issued.code)
+        assert first.startswith(b"HTTP/1.1 200 ")
+        # The row, the identity of a retry and the limit on failures are all of that peer.
+        _, [redemption] = grants.show(server.home.database, issued.grant.name)
+        assert redemption.peer == "192.0.2.7"
+        body = first.partition(b"\r\n\r\n")[2]
+        assert proxied(server, again, issued, issued.code).endswith(body)
+        assert proxied(server, elsewhere, issued, issued.code).startswith(b"HTTP/1.1 404 ")
+        wrong = [proxied(server, elsewhere, issued, "wrong")[9:12] for _ in range(2)]
+        assert wrong == [b"403", b"429"]
+        assert proxied(server, here, issued, "wrong")[9:12] == b"403"
+        assert server.ops("/healthz").status == 200
+
+
+def test_who_is_no_load_balancer_cannot_connect(tmp_path: Path) -> None:
+    with running(tmp_path, GRANTSERVER_LISTEN_PROXY_SOURCES="192.0.2.0/24") as server:
+        issued = server.issue()
+        assert proxied(server, b"", issued, issued.code) == b""
+        assert server.ops("/readyz").status == 200
 
 
 def test_a_port_that_is_taken_is_named_before_anything_is_made(tmp_path: Path) -> None:

@@ -34,7 +34,6 @@ _MEANINGS: Final[Mapping[tuple[int, str], tuple[Reason, str]]] = {
     ),
 }
 _LATER: Final = {
-    HTTPStatus.TOO_MANY_REQUESTS,
     HTTPStatus.BAD_GATEWAY,
     HTTPStatus.SERVICE_UNAVAILABLE,
     HTTPStatus.GATEWAY_TIMEOUT,
@@ -58,6 +57,11 @@ def _meaning(status: int, text: str, said: str) -> GrantServerError | click.Clic
     if known := _MEANINGS.get((status, text)):
         reason, what = known
         return Refused(reason, f"the server answered {said} ({what})")
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return Unavailable(
+            f"the server takes no more attempts from this address for now, nothing was used up "
+            f"({said})"
+        )
     if status in _LATER:
         return Unavailable(f"the server cannot answer now, nothing was used up ({said})")
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:

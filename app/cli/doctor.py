@@ -82,7 +82,7 @@ def _findings(known: Settings) -> list[Finding]:
             ),
         ]
     hosts = list(dict.fromkeys((reach.host, *known.reach.hosts)))
-    private = (known.data.dir, home.database.path, known.sealing.key_file)
+    private = (known.data.dir, *home.database.private_paths(), known.sealing.key_file)
     return [
         *examine(
             home.database,
@@ -100,7 +100,10 @@ def _opening_remedy(error: GrantServerError, known: Settings) -> str:
         case Misconfigured():  # these say themselves what to mend
             return "mend that and run this again: neither server nor commands work before"
         case Unavailable():
-            return f"see that the disk has room and that {known.data.dir} belongs to this user"
+            return (
+                "see that the database answers, that the disk has room and that "
+                f"{known.data.dir} belongs to this user"
+            )
         case _:
             return "stop the server and restore the newest backup, with its sealing keys"
 

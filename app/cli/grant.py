@@ -1,6 +1,7 @@
 """`grantserver grant`: permissions to link, made, listed, shown, revoked, removed."""
 
 import sys
+from collections.abc import Sequence
 from typing import Any, Final
 
 import click
@@ -25,8 +26,9 @@ from app.cli.output import (
 )
 from app.domain import codes
 from app.domain.grants import Grant, Redemption
+from app.domain.theft import SuspectedTheft, Suspicion
 from app.domain.times import rfc3339
-from app.services import grants, sites
+from app.services import grants, sites, theft
 from app.services.authorities import SERVER_AUTHORITY
 
 _site_option = click.option("--site", help="Site of the grant, where two sites use one name.")
@@ -100,14 +102,22 @@ def _list(site: str | None, form: Form) -> None:
     if site is not None:
         sites.show(database, site)  # raises Missing: no grants is not the same as no site
     found = grants.every(database, site=site)
+    suspected = theft.suspected_grants(database)
     show_list(
         form,
         ("name", "site", "redemptions", "expiration", "state", "cost"),
         [
-            (one.name, one.site, _used(one), rfc3339(one.expires_at), _state(one, now), one.cost)
+            (
+                one.name,
+                one.site,
+                _used(one),
+                rfc3339(one.expires_at),
+                _state(one, now) + (", suspected token theft" if one.id in suspected else ""),
+                one.cost,
+            )
             for one in found
         ],
-        [_document(one, now) for one in found],
+        [_document(one, now, suspected=one.id in suspected) for one in found],
         empty="There are no grants"
         + (f" of site {site}" if site else "")
         + ". Issue a token, which makes one:\n  "
@@ -120,10 +130,14 @@ def _list(site: str | None, form: Form) -> None:
 @_site_option
 @form_option
 def _show(name: str, site: str | None, form: Form) -> None:
-    """Show a grant (by its name or id) and who has redeemed it."""
+    """Show a grant (by its name or id) and who has redeemed it.
+
+    It shows suspected token theft too: who came with the code after its last redemption.
+    """
     now = ambient.utc_now()
     home = opened()
     grant, redemptions = grants.show(home.database, name, site=site)
+    suspected = theft.suspected(home.database, grant.id)
     url = home.reach().url_of(grant.id)
     facts: list[tuple[str, object]] = [
         ("Name", grant.name),
@@ -139,26 +153,24 @@ def _show(name: str, site: str | None, form: Form) -> None:
         ("URL", url),
     ]
     document = {
-        **_document(grant, now),
+        **_document(grant, now, suspected=suspected is not None),
         "url": url,
         "redemptions": [_redemption(one) for one in redemptions],
+        "suspectedTokenTheft": None if suspected is None else _theft(suspected),
     }
     show_one(form, facts, document)
     if form is Form.TABLE and redemptions:
         say()
+        say(_redemptions_table(redemptions))
+    if form is Form.TABLE and suspected is not None:
+        say()
+        say("Suspected token theft: the code came again, from somebody else.")
         say(
             table(
-                ("", "time", "name", "subject", "from", "serial"),
+                ("came", "time", "name", "subject", "from"),
                 [
-                    (
-                        one.ordinal,
-                        rfc3339(one.redeemed_at),
-                        one.name,
-                        one.subject,
-                        one.peer,
-                        one.serial,
-                    )
-                    for one in redemptions
+                    *([] if suspected.first is None else [("first", *_came(suspected.first))]),
+                    *(("later", *_came(one)) for one in suspected.later),
                 ],
             )
         )
@@ -200,7 +212,31 @@ def _state(grant: Grant, now: int) -> str:
     return grant.state(now).replace("_", " ")
 
 
-def _document(grant: Grant, now: int) -> Document:
+def _redemptions_table(redemptions: Sequence[Redemption]) -> str:
+    any_revoked = any(one.revoked_at is not None for one in redemptions)
+    rows = [
+        (
+            one.ordinal,
+            *_came(one),
+            one.serial,
+            *([_time(one.revoked_at)] if any_revoked else []),
+        )
+        for one in redemptions
+    ]
+    revoked = ("revoked",) if any_revoked else ()
+    return table(("", "time", "name", "subject", "from", "serial", *revoked), rows)
+
+
+def _came(one: Redemption | Suspicion) -> tuple[str, str, str, str]:
+    at = one.redeemed_at if isinstance(one, Redemption) else one.at
+    return rfc3339(at), one.name, one.subject, one.peer
+
+
+def _time(at: int | None) -> str | None:
+    return None if at is None else rfc3339(at)
+
+
+def _document(grant: Grant, now: int, *, suspected: bool) -> Document:
     return {
         "name": grant.name,
         "id": grant.id,
@@ -210,9 +246,10 @@ def _document(grant: Grant, now: int) -> Document:
         "redemptionsMade": grant.spent,
         "creationTime": rfc3339(grant.created_at),
         "expirationTime": rfc3339(grant.expires_at),
-        "revocationTime": None if grant.revoked_at is None else rfc3339(grant.revoked_at),
+        "revocationTime": _time(grant.revoked_at),
         "linkCost": grant.cost,
         "issuer": grant.issuer,
+        "tokenTheftSuspected": suspected,
     }
 
 
@@ -226,4 +263,16 @@ def _redemption(one: Redemption) -> Document:
         "serial": one.serial,
         "fingerprint": one.fingerprint,
         "notAfter": rfc3339(one.not_after),
+        "revocationTime": _time(one.revoked_at),
     }
+
+
+def _theft(suspected: SuspectedTheft) -> Document:
+    return {
+        "first": None if suspected.first is None else _party(suspected.first),
+        "later": [_party(one) for one in suspected.later],
+    }
+
+
+def _party(one: Redemption | Suspicion) -> Document:
+    return dict(zip(("time", "name", "subject", "peer"), _came(one), strict=True))

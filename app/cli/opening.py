@@ -9,9 +9,13 @@ from app.home import Home, open_home
 from app.settings import Settings, from_environment
 
 
-def settings() -> Settings:
-    """Read the settings as --config and the environment have them. Raises Misconfigured."""
-    return from_environment(config=click.get_current_context().find_root().obj)
+def settings(**flags: object) -> Settings:
+    """Read the settings as --config and the environment have them, and flags of a command.
+
+    A flag that is None was not given. Raises Misconfigured.
+    """
+    config = click.get_current_context().find_root().obj
+    return from_environment(config=config, overrides=flags)
 
 
 def opened() -> Home:

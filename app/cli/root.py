@@ -23,7 +23,7 @@ _NOUNS: Final = {
     "token": Late("app.cli.token", "The files that are handed over: issued, redeemed, inspected."),
     "ca": Late("app.cli.ca", "The authorities that sign certificates."),
     "audit": Late("app.cli.audit", "The record of everything that was changed."),
-    "db": Late("app.cli.db", "The database: upgraded, checked, backed up."),
+    "db": Late("app.cli.db", "The database: upgraded, checked, backed up, pruned."),
     "doctor": Late("app.cli.doctor", "Look at what breaks in practice, and say what to do."),
 }
 

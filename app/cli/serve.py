@@ -9,9 +9,15 @@ from app.cli.opening import settings
 @click.command(
     "serve",
     cls=Verb,
-    examples=["grantserver serve", "grantserver --config /etc/grantserver.toml serve"],
+    examples=["grantserver serve", "grantserver --config /etc/grantserver.toml serve --workers 4"],
 )
-def command() -> None:
+@click.option(
+    "--workers",
+    type=int,
+    metavar="N",
+    help="Server processes that share the work; one for each core is enough.",
+)
+def command(workers: int | None) -> None:
     """Run the server.
 
     It runs until it is stopped: Ctrl-C, or SIGTERM.
@@ -19,6 +25,6 @@ def command() -> None:
     Settings come from GRANTSERVER_… variables and from --config, so that commands that issue
     tokens see the same ones.
     """
-    from app.serve import run  # noqa: PLC0415 - the whole web stack, for this command alone
+    from app.workers import run  # noqa: PLC0415 - the whole web stack, for this command alone
 
-    run(settings())
+    run(settings(workers=workers))

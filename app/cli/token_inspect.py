@@ -22,8 +22,9 @@ from app.domain.tokens import read_token
 def command(source: str, form: Form) -> None:
     """Ask what is left of a token, without using it.
 
-    Tells how many redemptions are left, until when, and who has used the others. FILE is a
-    token file, or - for standard input. Only a server that runs this program can tell.
+    Tells how many redemptions are left, until when, who has used the others, and who came when
+    none was left (suspected token theft). FILE is a token file, or - for standard input. Only a
+    server that runs this program can tell.
     """
     token = read_token(read_input(source, what="token"))
     answer = ask(
@@ -45,15 +46,24 @@ def command(source: str, form: Form) -> None:
     show_one(form, facts, found)
     if form is Form.TABLE and found["redemptions"]:
         say()
+        say(table(("time", "name", "subject"), [_came(one) for one in found["redemptions"]]))
+    if form is Form.TABLE and (theft := found.get("suspectedTokenTheft")):
+        first = [theft["first"]] if theft["first"] else []
+        say()
+        say("Suspected token theft: the code came again, from somebody else.")
         say(
             table(
-                ("time", "name", "subject"),
+                ("came", "time", "name", "subject"),
                 [
-                    (one.get("time"), one.get("name"), one.get("subject"))
-                    for one in found["redemptions"]
+                    *(("first", *_came(one)) for one in first),
+                    *(("later", *_came(one)) for one in theft["later"]),
                 ],
             )
         )
+
+
+def _came(one: Mapping[str, object]) -> tuple[object, object, object]:
+    return one.get("time"), one.get("name"), one.get("subject")
 
 
 def _read(body: bytes) -> Mapping[str, Any]:
@@ -62,7 +72,11 @@ def _read(body: bytes) -> Mapping[str, Any]:
         found = json.loads(body)
         counted = isinstance(found["redemptionsMade"], int)
         counted = counted and isinstance(found["redemptionsAllowed"], int)
-        listed = all(isinstance(one, Mapping) for one in found["redemptions"])
+        parties = list(found["redemptions"])
+        if theft := found.get("suspectedTokenTheft"):
+            parties += theft["later"]
+            parties += [theft["first"]] if theft["first"] else []
+        listed = all(isinstance(one, Mapping) for one in parties)
         known = {"grant", "site", "state", "expirationTime", "linkCost"} <= found.keys()
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         counted = listed = known = False

@@ -1,10 +1,12 @@
 """Private keys: making, reading and writing them; what they sign is decided elsewhere."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import overload
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
@@ -18,14 +20,20 @@ SignatureHash = hashes.SHA256 | hashes.SHA384 | hashes.SHA512
 RSA_MIN_BITS = 2048
 """Shorter RSA keys are refused by OpenSSL at its default security level, so by every router."""
 
+RSA_MAX_BITS = 8192
+"""To make sure that the primes of such a key are primes takes some ten seconds of CPU; eight times
+as much for twice the bits."""
+
 _RSA_EXPONENT = 65537
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
-_MAX_PEM_BYTES = 16 * 1024
-"""An RSA key of 16,384 bits fits. Checking a longer one takes seconds of CPU."""
+_PRIME_LEEWAY_BITS = 64  # primes of one key are about as long as each other
+_MAX_PEM_BYTES = 8 * 1024
+"""The largest RSA key fits. The library computes with whatever is in it, of kinds too that are not
+accepted: a DSA key of twice the length takes it half a minute."""
 
 _ACCEPTED = (
     "accepted is one unencrypted PEM private key in PKCS#1, SEC1 or PKCS#8: "
-    f"RSA of at least {RSA_MIN_BITS} bits, EC on P-256, P-384 or P-521, or Ed25519"
+    f"RSA of {RSA_MIN_BITS} to {RSA_MAX_BITS} bits, EC on P-256, P-384 or P-521, or Ed25519"
 )
 _BLOCK = re.compile(rb"-----BEGIN ([^-\r\n]*)-----")
 
@@ -107,12 +115,14 @@ def load_private_key(pem: bytes) -> PrivateKey:
     accepted and holds nothing of the input.
     """
     _check_blocks(pem)
-    try:
+    with _reading():
+        # Unchecked, and thrown away: an endless prime takes the library endless time to check.
+        unchecked = serialization.load_pem_private_key(
+            pem, password=None, unsafe_skip_rsa_key_validation=True
+        )
+        if isinstance(unchecked, rsa.RSAPrivateKey):
+            _check_lengths(unchecked)
         key = serialization.load_pem_private_key(pem, password=None)
-    except TypeError as error:  # the library's way to say that a password is needed
-        raise _invalid("the key is encrypted") from error
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise _invalid("this cannot be read as a private key") from error
     match key:
         case rsa.RSAPrivateKey():
             if key.key_size < RSA_MIN_BITS:
@@ -126,6 +136,28 @@ def load_private_key(pem: bytes) -> PrivateKey:
             return key
         case _:
             raise _invalid("the key is of another kind")
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Turn what the library raises on what is no key into Invalid."""
+    try:
+        yield
+    except TypeError:  # the library's way to say that a password is needed
+        raise _invalid("the key is encrypted") from None
+    except (ValueError, UnsupportedAlgorithm, InternalError):
+        # InternalError: what OpenSSL refuses for a reason that the library does not expect.
+        # The cause is not handed on: it may quote the key, as where a line is not ended right.
+        raise _invalid("this cannot be read as a private key") from None
+
+
+def _check_lengths(key: rsa.RSAPrivateKey) -> None:
+    """Raise Invalid when the key, or one of its primes, is too long to be checked."""
+    if key.key_size > RSA_MAX_BITS:
+        raise _invalid(f"the RSA key has {key.key_size} bits")
+    numbers = key.private_numbers()
+    if max(numbers.p, numbers.q).bit_length() > key.key_size // 2 + _PRIME_LEEWAY_BITS:
+        raise _invalid("this cannot be read as a private key")
 
 
 @overload

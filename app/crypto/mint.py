@@ -76,7 +76,7 @@ def prepare(
     return LeafOrder(
         common_name=common_name,
         public_key=public_key,
-        serial=serial_number(random),
+        serial=serial_number(random, now),
         not_before=not_before,
         not_after=not_after,
         subject_der=der.name(common_name),

@@ -55,7 +55,7 @@ def create_server_certificate(
         issuer_name=issuer.name,
         subject_name=name_of(hosts[0][:COMMON_NAME_BYTES], field="hosts"),
         public_key=public_key,
-        serial_number=serial_number(serial_random),
+        serial_number=serial_number(serial_random, now),
         not_valid_before=moment(not_before),
         not_valid_after=moment(not_after),
         extensions=[

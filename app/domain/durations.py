@@ -57,9 +57,10 @@ def parse_duration(text: str) -> int:
         if part[3]:
             total += int(Fraction(int(part[3]), 10 ** len(part[3])) * unit)
         position = part.end()
-    if position == 0 or total > _LONGEST:
+    negative = text[:1] == "-"
+    if position == 0 or total > _LONGEST + negative:
         raise refusal
-    return -total if text[0] == "-" else total
+    return -total if negative else total
 
 
 def parse_window(text: str, *, field: str = "window") -> int:

@@ -6,6 +6,7 @@ part of a name or a path before it was found to be what a connecting site can st
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -19,6 +20,7 @@ _FIELD: Final = "answer"
 _CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
 _KEY: Final = b"PRIVATE KEY-----"
 _DATA: Final = {"ca.crt": _CERTIFICATE, "tls.crt": _CERTIFICATE, "tls.key": _KEY}
+_PORT: Final = re.compile(r"[0-9]{1,5}")
 _NOT_SET: Final = ("namespace", "uid", "resourceVersion")  # a site stores it where it will
 
 
@@ -135,6 +137,6 @@ def _odd_endpoint(endpoint: Any) -> str | None:
         check_host("host", host if isinstance(host, str) else "")
     except Invalid:
         return "the host of an endpoint is neither a host name nor an IP address"
-    if not (port.isascii() and port.isdigit()) or not 1 <= int(port[:6]) <= HIGHEST_PORT:
+    if _PORT.fullmatch(port) is None or not 1 <= int(port) <= HIGHEST_PORT:
         return "the port of an endpoint is no number from 1 to 65535"
     return None

@@ -15,6 +15,9 @@ from app.errors import Invalid
 _DATE: Final = "tag:yaml.org,2002:timestamp"
 _PLAIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[./_-][A-Za-z0-9]+)*")
 _LONGEST_PLAIN: Final = 63
+_LONGEST_NUMBER: Final = 64  # a longer one may take minutes to read, and cannot be written again
+# What the library lets through when a tag does not fit its text, as in `!!bool x` or `!!int ""`.
+_ODD_TAGS: Final = (LookupError, AttributeError, ArithmeticError)
 _WORDS_THAT_MEAN_SOMETHING: Final = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 
 
@@ -30,7 +33,7 @@ def read_all(field: str, text: str, *, as_text: bool = False) -> list[Any]:
     except yaml.MarkedYAMLError as error:
         where = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise Invalid(field, f"it is not YAML{where}") from None  # the cause shows the text
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError):
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError, *_ODD_TAGS):
         raise Invalid(field, "it is not YAML, or not of a sensible kind") from None
     return [document for document in documents if document not in (None, "")]
 
@@ -50,6 +53,27 @@ class _Loader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases are not accepted")
         return super().compose_node(parent, index)
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        value = super().construct_scalar(node)
+        value.encode()  # half a surrogate pair, which may be written `\ud800`, is no text
+        return value
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        return super().construct_yaml_int(_short(node))
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        return super().construct_yaml_float(_short(node))
+
+
+def _short(node: yaml.ScalarNode) -> yaml.ScalarNode:
+    if len(node.value) > _LONGEST_NUMBER:
+        raise yaml.YAMLError("a number is too long")
+    return node
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 
 
 class _TextLoader(_Loader):

@@ -80,7 +80,7 @@ def create(
     certificate_pem = issuers.create_authority(
         common_name=name,
         key=key,
-        serial=serial_number(random_bytes(SERIAL_BYTES)),
+        serial=serial_number(random_bytes(SERIAL_BYTES), now),
         not_before=now - _BACKDATE_SECONDS,
         not_after=now + lifetime_seconds,
     )

@@ -154,8 +154,7 @@ def _permissions(paths: Sequence[Path]) -> Iterator[Finding]:
 def _database(database: Database, now: int) -> Iterator[Finding]:
     with database.writing() as connection:
         health.beat(connection, now)
-    with database.reading() as connection:
-        problems = health.integrity_problems(connection)
+    problems = health.integrity_problems(database, now)
     for problem in problems:
         yield Finding(
             check="database",

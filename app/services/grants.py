@@ -1,6 +1,5 @@
 """Grants: created with their code, written as tokens, listed, revoked, removed."""
 
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -9,7 +8,7 @@ from app.domain.audit import Act, Entry
 from app.domain.authorities import Purpose
 from app.domain.documents import access_token
 from app.domain.durations import format_seconds
-from app.domain.grants import Grant, Redemption, check_redemptions
+from app.domain.grants import ID_RANDOM_BYTES, Grant, Redemption, check_redemptions, new_id
 from app.domain.names import check_name
 from app.domain.reach import Reach
 from app.domain.sites import Site, check_cost
@@ -77,7 +76,7 @@ def create(
         if grant_rows.matching(connection, name=wish.name, site=site):
             raise Conflict(f'site "{site}" has a grant "{wish.name}" already: remove it first')
         grant = Grant(
-            id=str(uuid.UUID(bytes=random_bytes(16), version=4)),
+            id=new_id(now * 1000, random_bytes(ID_RANDOM_BYTES)),
             name=wish.name,
             site=site,
             concealed_code=codes.conceal(code, code_keys),

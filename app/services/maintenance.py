@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.errors import Conflict, Invalid, Missing, Unavailable
+from app.errors import Conflict, Invalid, Unavailable
 from app.store import backup, health
 from app.store.engine import Database
 
@@ -24,30 +24,27 @@ class Examination:
 
 def existing(url: str) -> Database:
     """Open a database whatever its revision, without making one. Raises Missing."""
-    path = Path(url.removeprefix(_SCHEME))
-    if not path.is_file():
-        raise Missing("database", str(path))
-    return Database(url)
+    return Database(url, make=False)
 
 
-def examine(database: Database) -> Examination:
-    """Check the whole file, all references, and the revision. Takes as long as reading it all.
+def examine(database: Database, now: int) -> Examination:
+    """Check the whole database, all references, and that the books agree.
 
-    Raises Unavailable when it cannot be read at all.
+    Takes as long as reading it all. Raises Unavailable when it cannot be read at all.
     """
-    with database.reading() as connection:
-        problems = health.integrity_problems(connection)
+    problems = health.integrity_problems(database, now)
     return Examination(revision=database.revision(), problems=tuple(problems))
 
 
-def back_up(database: Database, target: Path) -> Examination:
+def back_up(database: Database, target: Path, now: int) -> Examination:
     """Copy the database into one new file with mode 0600, while others go on using it.
 
     The copy is one state of the database; it is checked before it gets its name. Returns what
     was found in it, which is sound. Raises Conflict when `target` is there already,
-    Invalid("file", …) when it cannot be made there, Unavailable when copying fails or the copy
-    is not sound.
+    Invalid("file", …) when it cannot be made there, Invalid("database", …) when the database
+    comes with better tools, Unavailable when copying fails or the copy is not sound.
     """
+    backup.check_possible(database)
     if os.path.lexists(target):
         raise Conflict(f"{target} is there already: a backup replaces nothing")
     try:
@@ -58,7 +55,7 @@ def back_up(database: Database, target: Path) -> Examination:
     try:
         with _explained(target):
             backup.copy(database, temporary)
-            found = _examine_copy(temporary)
+            found = _examine_copy(temporary, now)
             _sync(temporary)
             os.link(temporary, target)
             _sync(target.parent)
@@ -68,10 +65,10 @@ def back_up(database: Database, target: Path) -> Examination:
     return found
 
 
-def _examine_copy(path: str) -> Examination:
+def _examine_copy(path: str, now: int) -> Examination:
     copy = Database(f"{_SCHEME}{path}")
     try:
-        found = examine(copy)
+        found = examine(copy, now)
     finally:
         copy.close()
     if found.problems:

@@ -15,8 +15,11 @@ from app.domain import codes
 from app.domain.documents import bundle
 from app.domain.grants import Claim, Grant, Redemption, judge
 from app.domain.names import check_claimed_name, common_name
+from app.domain.theft import SuspectedTheft, suspicion
 from app.errors import Broken, Reason, Refused
 from app.services.issuance import Issuance
+from app.services.limits import GrantLocks
+from app.services.theft import TheftAlarm, suspected_in
 from app.store import grants as grant_rows
 from app.store.ledger import Found, Keeping, Kept, Ledger, Spending
 
@@ -44,12 +47,14 @@ class Redeemed:
 class Inspection:
     """What the holder of a code may know of its grant without using it.
 
-    `redemptions` are the first hundred at most; `now` is when it was looked at.
+    `redemptions` are the first hundred at most; `now` is when it was looked at; `theft` says who
+    else came with the code, if anybody did.
     """
 
     grant: Grant
     redemptions: tuple[Redemption, ...]
     now: int
+    theft: SuspectedTheft | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +68,8 @@ class Redeemer:
 
     ledger: Ledger
     issuance: Issuance
+    locks: GrantLocks
+    thefts: TheftAlarm
     code_keys: Mapping[str, bytes] = field(repr=False)
     answer_salts: Mapping[str, bytes] = field(repr=False)
     retry_seconds: int
@@ -78,7 +85,7 @@ class Redeemer:
         now = self.clock()
         found = await self._find(claim)
         grant = found.grant
-        codes.check(claim.presented_code, grant.concealed_code, self.code_keys)
+        self._check_code(claim, grant)
         name = claim.name or grant.name
         subject = claim.subject or name
         keys = self._answer_keys(claim, grant, name, subject)
@@ -87,6 +94,28 @@ class Redeemer:
             kept = await self.ledger.find_kept(keys.claim_key, now)
             if kept is not None:
                 return _repeated(kept, keys, grant, name, subject)
+        try:
+            return await self._spend(claim, found, name, subject, keys, now)
+        except Refused as refused:
+            if refused.reason is Reason.USED_UP:
+                await self.thefts.suspect(
+                    suspicion(
+                        grant_id=grant.id, at=now, name=name, subject=subject, peer=claim.peer
+                    )
+                )
+            raise
+
+    async def _spend(
+        self,
+        claim: Claim,
+        found: Found,
+        name: str,
+        subject: str,
+        keys: AnswerKeys | None,
+        now: int,
+    ) -> Redeemed:
+        """Judge, mint, spend, in this order; `keys` are those of the answer, if it is kept."""
+        grant = found.grant
         judge(grant, now=now)
         check_claimed_name(name)
         certificate_name = common_name(subject)
@@ -125,12 +154,12 @@ class Redeemer:
     async def inspect(self, claim: Claim) -> Inspection:
         """Tell the holder of the right code what is left, until when, and who used it.
 
-        Nothing is spent. Raises Refused(UNKNOWN_GRANT or WRONG_CODE), Unavailable.
+        Nothing is spent. Raises Refused(UNKNOWN_GRANT, RATE_LIMITED or WRONG_CODE), Unavailable.
         """
         grant = (await self._find(claim)).grant
-        codes.check(claim.presented_code, grant.concealed_code, self.code_keys)
-        redemptions = await asyncio.to_thread(self._read_redemptions, grant.id)
-        return Inspection(grant=grant, redemptions=redemptions, now=self.clock())
+        self._check_code(claim, grant)
+        redemptions, theft = await asyncio.to_thread(self._read_history, grant.id)
+        return Inspection(grant=grant, redemptions=redemptions, now=self.clock(), theft=theft)
 
     async def _find(self, claim: Claim) -> Found:
         """Find the claim's grant, or refuse after as much work as a wrong code costs."""
@@ -144,6 +173,16 @@ class Redeemer:
             codes.check_against_nothing(claim.presented_code, self.code_keys)
             raise Refused(Reason.UNKNOWN_GRANT)
         return found
+
+    def _check_code(self, claim: Claim, grant: Grant) -> None:
+        """Raise Refused unless the code is right, and the grant open to this peer's tries."""
+        self.locks.admit(grant.id, claim.peer)
+        try:
+            codes.check(claim.presented_code, grant.concealed_code, self.code_keys)
+        except Refused:
+            self.locks.wrong(grant.id, claim.peer)
+            raise
+        self.locks.right(grant.id, claim.peer)
 
     def _answer_keys(
         self, claim: Claim, grant: Grant, name: str, subject: str
@@ -165,9 +204,10 @@ class Redeemer:
             until=now + self.retry_seconds,
         )
 
-    def _read_redemptions(self, grant_id: str) -> tuple[Redemption, ...]:
+    def _read_history(self, grant_id: str) -> tuple[tuple[Redemption, ...], SuspectedTheft | None]:
         with self.issuance.database.reading() as connection:
-            return tuple(grant_rows.redemptions_of(connection, grant_id, limit=_MOST_SHOWN))
+            first = grant_rows.redemptions_of(connection, grant_id, limit=_MOST_SHOWN)
+            return tuple(first), suspected_in(connection, grant_id)
 
 
 def _repeated(kept: Kept, keys: AnswerKeys, grant: Grant, name: str, subject: str) -> Redeemed:

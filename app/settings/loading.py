@@ -1,8 +1,9 @@
 """Finds what the user set in file, environment and flags; gives Settings, or all that is wrong.
 
 A setting has a name in two parts: `[listen] ops` in the TOML file, `GRANTSERVER_LISTEN_OPS` in
-the environment, `listen.ops` (written `--listen-ops`) among the flags. Flags win over the
-environment, the environment over the file, the file over the defaults.
+the environment, `listen.ops` (written `--listen-ops`) among the flags. One that belongs to no group
+has the second part alone: `workers`, above the tables of the file, and `GRANTSERVER_WORKERS`. Flags
+win over the environment, the environment over the file, the file over the defaults.
 """
 
 import difflib
@@ -16,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple, cast
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from app.errors import Misconfigured
@@ -36,7 +38,7 @@ _SERVICE_LINK = re.compile(
 
 
 class _Key(NamedTuple):
-    """The name of a setting in two parts, and what is said about it."""
+    """The name of a setting in two parts, and what is said about it; the group "" is none."""
 
     group: str
     name: str
@@ -47,15 +49,19 @@ class _Key(NamedTuple):
 
     @property
     def environment(self) -> str:
-        return f"{PREFIX}{self.group}_{self.name}".upper()
+        return PREFIX + "_".join(self.path).upper()
 
     @property
     def toml(self) -> str:
-        return f"[{self.group}] {self.name}"
+        return f"[{self.group}] {self.name}" if self.group else self.name
 
     @property
     def flag(self) -> str:
-        return f"{self.group}.{self.name}"
+        return ".".join(self.path)
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        return (self.group, self.name) if self.group else (self.name,)
 
 
 class _Given(NamedTuple):
@@ -67,13 +73,24 @@ class _Given(NamedTuple):
 
 def _keys() -> Iterator[_Key]:
     for group, group_field in Settings.model_fields.items():
-        fields = cast("type[BaseModel]", group_field.annotation).model_fields
-        for attribute, field in fields.items():
-            name, facts = field.alias or attribute, cast("Any", field.json_schema_extra)
-            yield _Key(group=group, name=name, meaning=field.description or "", **facts)
+        if group in _GROUPS:
+            fields = cast("type[BaseModel]", group_field.annotation).model_fields
+            for attribute, field in fields.items():
+                yield _key(group, attribute, field)
+        else:
+            yield _key("", group, group_field)
 
 
+def _key(group: str, attribute: str, field: FieldInfo) -> _Key:
+    name, facts = field.alias or attribute, cast("Any", field.json_schema_extra)
+    return _Key(group=group, name=name, meaning=field.description or "", **facts)
+
+
+_GROUPS: Final = tuple(
+    name for name, field in Settings.model_fields.items() if field.json_schema_extra is None
+)
 _KEYS: Final = tuple(_keys())
+_IN_FILE: Final = tuple(f"[{name}]" if name in _GROUPS else name for name in Settings.model_fields)
 
 
 def catalog() -> list[tuple[str, str, str, str]]:
@@ -86,6 +103,11 @@ def from_environment(
 ) -> Settings:
     """Do as `load` with the environment of this process; nothing else in the program reads it."""
     return load(os.environ, config=config, overrides=overrides)  # noqa: TID251 - the one place
+
+
+def tell_library(variable: str, value: str) -> None:
+    """Set a variable of this process, for a library that can be told in no other way."""
+    os.environ[variable] = value  # noqa: TID251 - the one place
 
 
 def load(
@@ -110,14 +132,14 @@ def load(
         **_from_variables(environ, problems),
         **_from_flags(overrides, problems),
     }
-    tree: dict[str, dict[str, object]] = {group: {} for group in Settings.model_fields}
+    tree: dict[str, Any] = {group: {} for group in _GROUPS}
     for key in _KEYS:  # `data.dir` comes first, and the defaults of others lie within it
         value: object = key.default
         if key in given:
             value = given[key].value
         elif DATA_DIR in key.default:
             value = key.default.replace(DATA_DIR, str(Path(str(tree["data"]["dir"]))))
-        tree[key.group][key.name] = value
+        (tree[key.group] if key.group else tree)[key.name] = value
     try:
         settings = Settings.model_validate(tree)
     except ValidationError as error:
@@ -150,9 +172,12 @@ def _from_file(path: Path, problems: list[str]) -> dict[_Key, _Given]:
     known = {(key.group, key.name): key for key in _KEYS}
     given = {}
     for group, table in content.items():
-        if group not in Settings.model_fields:
-            nearest = _nearest(group, Settings.model_fields, "[{}]")
-            problems.append(f"{_shown_name(f'[{group}]')} in {path}: is not known{nearest}")
+        if ("", group) in known:
+            given[known["", group]] = _Given(f"{group} in {path}", table)
+        elif group not in _GROUPS:
+            name = f"[{group}]" if isinstance(table, dict) else group
+            nearest = _nearest(name, _IN_FILE)
+            problems.append(f"{_shown_name(name)} in {path}: is not known{nearest}")
         elif not isinstance(table, dict):
             problems.append(f"[{group}] in {path}: got a value; expected a table of settings")
         else:
@@ -197,9 +222,10 @@ def _from_flags(overrides: Mapping[str, object], problems: list[str]) -> dict[_K
 
 def _explained(error: ValidationError, given: Mapping[_Key, _Given]) -> Iterator[str]:
     """Say of each refused value where it stands, what it is and what is expected."""
-    known = {(key.group, key.name): key for key in _KEYS}
+    known: dict[tuple[int | str, ...], _Key] = {key.path: key for key in _KEYS}
     for trouble in error.errors(include_url=False):
-        key = known[cast("tuple[str, str]", trouble["loc"][:2])]
+        place = trouble["loc"]
+        key = known[place[: 2 if place[0] in _GROUPS else 1]]
         # A default is refused only when it lies in a data directory that is refused itself.
         if key in given:
             where, value = given[key]

@@ -10,16 +10,19 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.domain.certificates import KeyType
-from app.domain.durations import SECOND
+from app.domain.durations import MILLISECOND, SECOND
 from app.logs import Format, Level
 from app.settings.values import (
     Address,
+    Network,
+    ProxyProtocol,
     duration_reader,
     read_address,
     read_base_url,
+    read_database_url,
     read_hosts,
+    read_networks,
     read_path,
-    read_sqlite_url,
 )
 
 DATA_DIR: Final = "<data dir>"  # stands in a default for whatever the data directory is
@@ -61,17 +64,24 @@ class Data(_Group):
 class Database(_Group):
     """The ledger of what was granted and spent."""
 
-    url: Annotated[str, BeforeValidator(read_sqlite_url)] = _setting(
+    url: Annotated[str, BeforeValidator(read_database_url)] = _setting(
         f"sqlite:///{DATA_DIR}/grantserver.db",
-        "Where grants and redemptions are kept. This release takes sqlite:///PATH only; "
-        "an absolute path makes it four slashes.",
-        expected="sqlite:///PATH: this release keeps its data in an SQLite file and nowhere else",
+        "Where grants and redemptions are kept: sqlite:///PATH (an absolute path makes it four "
+        "slashes) or postgresql://USER:PASSWORD@HOST:PORT/NAME?sslmode=verify-full.",
+        expected="sqlite:///PATH or postgresql://USER:PASSWORD@HOST:PORT/NAME",
         secret=True,
+    )
+    connections: int = _setting(
+        "5",
+        "Most connections to PostgreSQL that each process keeps, beside the two of its ledger; "
+        "SQLite needs no bound.",
+        expected="a whole number, 1 or more",
+        least=1,
     )
 
 
 class Listen(_Group):
-    """The addresses that the server listens on."""
+    """The addresses that the server listens on, and who may connect to them."""
 
     redemption: Annotated[Address, BeforeValidator(read_address)] = _setting(
         "0.0.0.0:9090",
@@ -82,6 +92,19 @@ class Listen(_Group):
         "0.0.0.0:9091",
         "HOST:PORT or [IPv6]:PORT of the HTTP listener for /metrics, /healthz and /readyz.",
         expected="HOST:PORT or [IPv6]:PORT, port 0 to 65535 (0 takes any free one)",
+    )
+    proxy_protocol: ProxyProtocol = _setting(
+        ProxyProtocol.OFF.value,
+        "Whether connections to the redemption listener must begin with a PROXY protocol header "
+        "(version 1 or 2) that tells whose they are: off or required. Set the sources with it.",
+        expected="off or required",
+    )
+    proxy_sources: Annotated[tuple[Network, ...], BeforeValidator(read_networks)] = _setting(
+        "",
+        "Networks and addresses of the load balancers that alone may connect to the redemption "
+        "listener, separated by commas in the environment, a list in the file; empty is anybody.",
+        expected="networks such as 10.1.0.0/16 or addresses: a list, or one text with commas "
+        "between them",
     )
 
 
@@ -117,6 +140,12 @@ class Grants(_Group):
             expected="a duration of whole seconds, such as 10m or 0s",
             name="retry_window",
         )
+    )
+    revoke_on_theft: bool = _setting(
+        "false",
+        "Whether certificates of a grant are marked as revoked when its code comes from somebody "
+        "else after its last redemption.",
+        expected="true or false",
     )
 
 
@@ -187,6 +216,38 @@ class Limits(_Group):
         expected="a duration above zero, such as 500ms or 10s",
         name="request",
     )
+    peer_failures: int = _setting(
+        "20",
+        "Failed attempts (wrong code, unknown grant, a request that makes no sense) that one peer "
+        "has at once; an IPv6 peer is its /64. 0 turns it off, for clients that all come from one "
+        "address, such as a load balancer's.",
+        expected="a whole number, 0 or more",
+        least=0,
+    )
+    peer_recovery_seconds: Annotated[
+        float, BeforeValidator(duration_reader(least=MILLISECOND, step=MILLISECOND))
+    ] = _setting(
+        "3s",
+        "Time after which a peer has one failed attempt more, a Go duration of whole milliseconds.",
+        expected="a duration of whole milliseconds above zero, such as 500ms or 3s",
+        name="peer_recovery",
+    )
+    grant_failures: int = _setting(
+        "100",
+        "Wrong codes after which a grant is locked for the addresses that they came from, and for "
+        "nobody else; 0 turns it off.",
+        expected="a whole number, 0 or more",
+        least=0,
+    )
+    grant_recovery_seconds: Annotated[
+        float, BeforeValidator(duration_reader(least=MILLISECOND, step=MILLISECOND))
+    ] = _setting(
+        "1m",
+        "Time after which a grant has room for one wrong code more, a Go duration of whole "
+        "milliseconds.",
+        expected="a duration of whole milliseconds above zero, such as 10s or 1m",
+        name="grant_recovery",
+    )
 
 
 class Ledger(_Group):
@@ -201,9 +262,46 @@ class Ledger(_Group):
     )
 
 
+class Housekeeping(_Group):
+    """How long the store keeps what nobody needs any more."""
+
+    interval_seconds: Annotated[float, BeforeValidator(duration_reader(least=SECOND))] = _setting(
+        "1m",
+        "Time from one deletion of what need not be kept any longer to the next, a Go duration.",
+        expected="a duration of at least one second, such as 1m",
+        name="interval",
+    )
+    grants_kept_seconds: Annotated[int, BeforeValidator(duration_reader(least=0, step=SECOND))] = (
+        _setting(
+            "2160h",
+            "How long grants and their redemptions are kept after the end of their window, a Go "
+            "duration of whole seconds; they stay while a certificate that was issued with them is "
+            "valid. 0s keeps them for ever.",
+            expected="a duration of whole seconds, such as 2160h or 0s",
+            name="grants_kept",
+        )
+    )
+    audit_kept_seconds: Annotated[int, BeforeValidator(duration_reader(least=0, step=SECOND))] = (
+        _setting(
+            "8760h",
+            "How long entries of the audit log are kept, a Go duration of whole seconds; 0s keeps "
+            "them for ever.",
+            expected="a duration of whole seconds, such as 8760h or 0s",
+            name="audit_kept",
+        )
+    )
+
+
 class Settings(_Group):
     """Every setting, checked; made by `app.settings.loading` only."""
 
+    workers: int = _setting(
+        "1",
+        "Server processes that share the listeners, and the work between them; one for each core "
+        "is enough.",
+        expected="a whole number, 1 or more",
+        least=1,
+    )
     data: Data
     database: Database
     listen: Listen
@@ -214,3 +312,4 @@ class Settings(_Group):
     logs: Logs
     limits: Limits
     ledger: Ledger
+    housekeeping: Housekeeping

@@ -7,6 +7,8 @@ holds under "why" what is wrong, or "" where nothing is more precise than what t
 
 import re
 from collections.abc import Callable
+from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Interface, IPv6Network, ip_interface
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -28,6 +30,16 @@ class Address(NamedTuple):
     def __str__(self) -> str:
         """Write it as HOST:PORT or [v6]:PORT."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class ProxyProtocol(StrEnum):
+    """Whether the connections of a listener begin with a header that tells whose they are."""
+
+    OFF = "off"
+    REQUIRED = "required"
+
+
+Network = IPv4Network | IPv6Network
 
 
 def _refused(why: str = "") -> PydanticCustomError:
@@ -90,6 +102,33 @@ def read_hosts(value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_host(item) for item in bare))
 
 
+def read_networks(value: object) -> tuple[Network, ...]:
+    """Read a list of networks and addresses, or one text with commas between them, each once.
+
+    The empty text is no network at all.
+    """
+    items = value
+    if isinstance(value, str):
+        items = value.split(",") if value else []
+    if not isinstance(items, list | tuple):
+        raise _refused()
+    return tuple(dict.fromkeys(_network(_text(item).strip()) for item in items))
+
+
+def _network(text: str) -> Network:
+    try:
+        found = ip_interface(text)
+    except ValueError:
+        raise _refused() from None
+    if "%" in text:
+        raise _refused()
+    if isinstance(found, IPv6Interface) and found.ip.ipv4_mapped is not None:
+        raise _refused(f"expected {found.ip.ipv4_mapped} without ::ffff:, and its own prefix")
+    if found.ip != found.network.network_address:
+        raise _refused(f"expected {found.network} for the network in which {found.ip} is")
+    return found.network
+
+
 def read_path(value: object) -> Path:
     """Read the path of a file or directory, which need not be there."""
     text = _text(str(value) if isinstance(value, Path) else value)
@@ -99,12 +138,23 @@ def read_path(value: object) -> Path:
     return Path(text)
 
 
-def read_sqlite_url(value: object) -> str:
-    """Read sqlite:///PATH, which names a file and has no options; it comes out as it is."""
-    path = _text(value).removeprefix("sqlite:///")
-    if path in {value, "", ":memory:"} or "?" in path:
+def read_database_url(value: object) -> str:
+    """Read sqlite:///PATH, or a URL that libpq reads; it comes out as it is.
+
+    PATH is a file without options. Of postgresql://… no more is looked at than that it names a
+    database: what it may say beside that is libpq's affair.
+    """
+    text = _text(value)
+    scheme, separator, rest = text.partition("://")
+    if separator and scheme in {"postgresql", "postgres"}:
+        _, slash, name = rest.partition("?")[0].rpartition("@")[2].partition("/")
+        if not slash or not name or "/" in name:
+            raise _refused("expected postgresql://USER:PASSWORD@HOST:PORT/NAME?sslmode=...")
+        return text
+    path = text.removeprefix("sqlite:///")
+    if path in {text, "", ":memory:"} or "?" in path:
         raise _refused()
-    return _text(value)
+    return text
 
 
 def duration_reader(*, least: int = 1, step: int = 1) -> Callable[[object], float]:

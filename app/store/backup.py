@@ -4,15 +4,27 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator
 
-from app.errors import Unavailable
+from app.errors import Invalid, Unavailable
 from app.store.engine import Database
+from app.store.sqlite import Sqlite
+
+
+def check_possible(database: Database) -> None:
+    """Raise Invalid unless the database is one that we can copy."""
+    if not isinstance(database.backend, Sqlite):
+        raise Invalid(
+            "database",
+            f"{database.name} is backed up with PostgreSQL's own tools, which see one state of it "
+            "while others go on: pg_dump --format=custom --file=FILE, with the same URL; keep the "
+            "sealing keys too, in another place",
+        )
 
 
 def copy(database: Database, path: str) -> None:
     """Copy one state of the database into the file at `path`. Raises Unavailable."""
     with (
         _translated(),
-        contextlib.closing(database.take_connection()) as source,
+        contextlib.closing(database.sqlite.take_connection()) as source,
         contextlib.closing(sqlite3.connect(path)) as target,
     ):
         source.backup(target)

@@ -1,108 +1,118 @@
-"""Opening the database: connections set up for durability, transactions, and the revision check."""
+"""Opening the database: which one it is, transactions, and the revision check."""
 
 import contextlib
-import os
-import sqlite3
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Protocol
 
-from sqlalchemy import Connection, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import DatabaseError, IntegrityError, SQLAlchemyError
+from sqlalchemy import Connection, Engine, Inspector, inspect, select, text
 
-from app.errors import Broken, Conflict, Invalid, Misconfigured, Unavailable
+from app.errors import Broken, GrantServerError, Invalid, Misconfigured
 from app.store import schema
+from app.store.sqlite import Purpose, Sqlite
 
 __all__ = ["Connection", "Database", "open_database"]
 
-_BUSY_MILLISECONDS: Final = 5000  # how long a writer waits for another process's transaction
-_NO_DATABASE: Final = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
+CONNECTIONS: Final = 5  # of a pool, when nothing else is said
 _MIGRATIONS: Final = Path(__file__).parent.parent.parent / "migrations"
+_FOREIGN: Final = "restore it from a backup, or give this program a database of its own"
+_NUMBERED: Final = re.compile(r"[0-9]{4}")
+
+
+class Backend(Protocol):
+    """What differs between the databases.
+
+    `name` is shown to operators: it holds no password.
+    """
+
+    name: str
+    engine: Engine
+
+    def options(self, purpose: Purpose) -> Mapping[str, Any]:
+        """Say how a transaction for this purpose is begun."""
+
+    def private_paths(self) -> Sequence[Path]:
+        """Name the files that nobody else may read."""
+
+    def check_in_place(self) -> None:
+        """Raise Unavailable when what was opened is not what is there now."""
+
+    def explained(self, error: Exception) -> GrantServerError | None:
+        """Turn an error of the library or the driver into ours, with its cause; None for others."""
+
+    def damages(self, connection: Connection) -> list[str]:
+        """What the database finds wrong with itself."""
 
 
 class Database:
-    """A SQLite database, opened for durability; every transaction is begun and ended here."""
+    """A database, opened for durability; every transaction is begun and ended here."""
 
-    def __init__(self, url: str) -> None:
-        """Prepare to open `sqlite:///PATH`; a new file is created with mode 0600.
+    def __init__(self, url: str, *, connections: int = CONNECTIONS, make: bool = True) -> None:
+        """Prepare to open `sqlite:///PATH` (a new file gets mode 0600) or `postgresql://…`.
 
-        Raises Unavailable when the file cannot be created.
+        `connections` bounds how many this process has open, where a connection is something to
+        be sparing with. Raises Unavailable when a file cannot be created, Missing when there is
+        none and it is not to be made.
         """
-        path = make_url(url).database
-        if not path:
-            raise Invalid("database", f"{url} names no file")
-        self.path: Final = Path(path)
-        try:
-            # SQLite would create it with the umask's mode; its -wal and -shm files copy the mode.
-            # O_EXCL: closing a file that SQLite has open in this process would drop its locks.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        except FileExistsError:
-            pass
-        except OSError as error:
-            raise Unavailable(f"database {path}: {error.strerror}") from error
-        self._identity = _identity(self.path)
-        # isolation_level None: every transaction is begun by _begin. hide_parameters: what was
-        # to be stored must not appear in the text of an error.
-        self._engine = create_engine(
-            url, connect_args={"isolation_level": None}, hide_parameters=True
-        )
-        event.listen(self._engine, "connect", _set_up)
-        event.listen(self._engine, "begin", _begin)
+        self.backend: Final = _backend(url, connections, make=make)
+        self.name: Final = self.backend.name
+        self._engine = self.backend.engine
+
+    @property
+    def sqlite(self) -> Sqlite:
+        """What there is on SQLite alone. Raises Broken where it is another database."""
+        if not isinstance(self.backend, Sqlite):
+            raise Broken("the database is not SQLite")
+        return self.backend
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self, purpose: Purpose = "reading") -> Iterator[Connection]:
         """Open a transaction that sees one state of the database and is always rolled back.
 
-        Raises Unavailable when the database does not serve us.
+        One for "examining" may read for as long as it takes. Raises Unavailable when the
+        database does not serve us.
         """
-        with _translated(), self._engine.connect() as connection:
-            yield connection
+        with self._translated(), self._engine.connect() as connection:
+            yield connection.execution_options(**self.backend.options(purpose))
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:
         """Open the one write transaction of a use case; committed when the block ends well.
 
-        Raises Conflict when a constraint says no, Unavailable when the database does not
-        serve us.
+        There is one at a time: nothing changes between what is read in it and what is written,
+        but for what the ledger does. Raises Conflict when a constraint says no, Unavailable when
+        the database does not serve us.
         """
-        with _translated(), self._engine.connect() as plain:
-            connection = plain.execution_options(begin="IMMEDIATE")
-            with connection.begin():
-                yield connection
-
-    def take_connection(self) -> sqlite3.Connection:
-        """Hand over a driver's connection, set up like all others; the caller closes it."""
-        with _translated():
-            pooled = self._engine.raw_connection()
-        connection = pooled.driver_connection
-        if not isinstance(connection, sqlite3.Connection):
-            pooled.close()
-            raise Broken("the driver is not SQLite's")
-        pooled.detach()
-        return connection
+        with self._changing("writing") as connection:
+            yield connection
 
     def check_in_place(self) -> None:
-        """Raise Unavailable when the file that was opened is not the one at its path any more.
+        """Raise Unavailable when what was opened is not what is there now."""
+        self.backend.check_in_place()
 
-        SQLite would go on writing to a file that was removed or replaced, and what is written
-        there is lost with the process.
-        """
-        if _identity(self.path) != self._identity:
-            raise Unavailable(f"{self.path} was removed or replaced: start the server again")
+    def private_paths(self) -> Sequence[Path]:
+        """Name the files that nobody else may read."""
+        return self.backend.private_paths()
+
+    def damages(self, connection: Connection) -> list[str]:
+        """What the database finds wrong with itself; empty when all is well."""
+        return self.backend.damages(connection)
 
     def revision(self) -> str | None:
         """Tell which migration the database is at; None when it holds no tables of ours."""
         with self.reading() as connection:
-            if not inspect(connection).has_table("alembic_version"):
-                return None
-            row = connection.execute(text("SELECT version_num FROM alembic_version")).first()
-            return None if row is None else str(row[0])
+            return _revision(connection, inspect(connection))
 
     def check_revision(self) -> None:
-        """Raise Misconfigured, with the command that mends it, unless the revision is ours."""
-        revision = self.revision()
-        if revision == schema.REVISION:
-            return
+        """Raise Misconfigured, with the command that mends it, unless this release can use it.
+
+        It can when the revision is ours, or a newer one that says it keeps to what we know.
+        """
+        with self.reading() as connection:
+            revision = _revision(connection, inspect(connection))
+            if revision == schema.REVISION or _serves_us(connection, revision):
+                return
         found = f"the database is at revision {revision or 'none'}"
         if revision is not None and revision > schema.REVISION:  # revisions are numbered
             problem = f"{found}, which this release does not know: start the one that made it"
@@ -113,7 +123,8 @@ class Database:
     def upgrade(self) -> None:
         """Bring the database to our revision in one transaction; nothing happens if it is there.
 
-        Raises Misconfigured when the database was made by another release, or by another program.
+        Processes that do so at the same moment do it one after the other. Raises Misconfigured
+        when the database was made by another release, or by another program.
         """
         # Imported here: it costs a fifth of a second, and a database is rarely new.
         from alembic import command  # noqa: PLC0415
@@ -123,14 +134,13 @@ class Database:
         config = Config()
         config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
         try:
-            with self.writing() as connection:
-                tables = inspect(connection).get_table_names()
-                if tables and "alembic_version" not in tables:
-                    raise Misconfigured(
-                        [f"{self.path} holds tables but no revision: restore it from a backup"]
-                    )
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
+            with self._changing("upgrading") as connection:
+                tables = inspect(connection)
+                if tables.get_table_names() and not tables.has_table("alembic_version"):
+                    raise Misconfigured([f"{self.name} holds tables but no revision: {_FOREIGN}"])
+                if not _serves_us(connection, _revision(connection, tables)):
+                    config.attributes["connection"] = connection
+                    command.upgrade(config, "head")
         except CommandError as error:
             raise Misconfigured(
                 [f"the database was made by another release ({error}): start that one, or restore"]
@@ -140,21 +150,33 @@ class Database:
         """Close all pooled connections."""
         self._engine.dispose()
 
+    @contextlib.contextmanager
+    def _changing(self, purpose: Purpose) -> Iterator[Connection]:
+        with self._translated(), self._engine.connect() as plain:
+            connection = plain.execution_options(**self.backend.options(purpose))
+            with connection.begin():
+                yield connection
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn the library's exceptions into ours; they carry no values, so no secret either."""
+        try:
+            yield
+        except UnicodeEncodeError as error:  # an argument or header that was no UTF-8
+            raise Invalid("text", "it is not valid Unicode") from error
+        except Exception as error:
+            told = self.backend.explained(error)
+            if told is None:
+                raise
+            raise told from told.__cause__
 
 
-def open_database(url: str) -> Database:
+def open_database(url: str, *, connections: int = CONNECTIONS) -> Database:
     """Open the database; a new one is created and migrated without asking.
 
     Raises Misconfigured for a wrong revision, Unavailable when it cannot be opened.
     """
-    database = Database(url)
+    database = Database(url, connections=connections)
     with contextlib.ExitStack() as undo:
         undo.callback(database.close)
         if database.revision() is None:
@@ -164,41 +186,25 @@ def open_database(url: str) -> Database:
     return database
 
 
-def _set_up(connection: sqlite3.Connection, _record: object) -> None:
-    for pragma in (
-        f"busy_timeout = {_BUSY_MILLISECONDS}",
-        "journal_mode = WAL",
-        "synchronous = FULL",  # a commit that was answered survives the loss of power
-        "foreign_keys = ON",
-    ):
-        connection.execute(f"PRAGMA {pragma}").close()
+def _backend(url: str, connections: int, *, make: bool) -> Backend:
+    if not url.startswith(("postgresql://", "postgres://")):
+        return Sqlite(url, make=make)
+    # Imported here: it costs a tenth of a second and some memory, which SQLite's users keep.
+    from app.store.postgresql import Postgresql  # noqa: PLC0415
+
+    return Postgresql(url, connections)
 
 
-def _begin(connection: Connection) -> None:
-    # A transaction that will write takes the lock first: one that reads and then wants to write
-    # fails at once when another has written in between.
-    mode = connection.get_execution_options().get("begin", "DEFERRED")
-    connection.exec_driver_sql(f"BEGIN {mode}")
+def _revision(connection: Connection, tables: Inspector) -> str | None:
+    if not tables.has_table("alembic_version"):
+        return None
+    row = connection.execute(text("SELECT version_num FROM alembic_version")).first()
+    return None if row is None else str(row[0])
 
 
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """Turn the library's exceptions into ours; they carry no values, so no secret either."""
-    try:
-        yield
-    except IntegrityError as error:
-        raise Conflict(f"the database refused it: {error.orig}") from error
-    except DatabaseError as error:
-        if getattr(error.orig, "sqlite_errorcode", None) in _NO_DATABASE:
-            raise Misconfigured(
-                [f"the database cannot be used ({error.orig}): restore it from a backup"]
-            ) from error
-        raise Unavailable(f"database: {error.orig}") from error
-    except SQLAlchemyError as error:
-        raise Unavailable(
-            f"database: {getattr(error, 'orig', None) or type(error).__name__}"
-        ) from error
-    except sqlite3.Error as error:  # the pool's own connections come without the library's wrapping
-        raise Unavailable(f"database: {error}") from error
-    except UnicodeEncodeError as error:  # an argument or header that was no UTF-8
-        raise Invalid("text", "it is not valid Unicode") from error
+def _serves_us(connection: Connection, revision: str | None) -> bool:
+    """Tell whether a revision that we do not know still serves our release, as it says itself."""
+    if revision is None or not _NUMBERED.fullmatch(revision) or revision <= schema.REVISION:
+        return False
+    oldest = connection.execute(select(schema.compatibility.c.oldest_revision)).scalar()
+    return oldest is not None and oldest <= schema.REVISION

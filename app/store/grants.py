@@ -78,20 +78,18 @@ def redemptions_of(
         .order_by(redemptions.c.ordinal)
         .limit(limit)
     )
-    return [
-        Redemption(
-            grant_id=row.grant_id,
-            ordinal=row.ordinal,
-            name=row.name,
-            subject=row.subject,
-            peer=row.peer,
-            serial=row.serial,
-            fingerprint=row.fingerprint,
-            not_after=row.not_after,
-            redeemed_at=row.redeemed_at,
-        )
-        for row in rows
-    ]
+    return [_redemption(row) for row in rows]
+
+
+def last_redemption(connection: Connection, grant_id: str) -> Redemption | None:
+    """The newest redemption of a grant."""
+    row = connection.execute(
+        select(redemptions)
+        .where(redemptions.c.grant_id == grant_id)
+        .order_by(redemptions.c.ordinal.desc())
+        .limit(1)
+    ).first()
+    return None if row is None else _redemption(row)
 
 
 def count_by_state(connection: Connection, now: int) -> Mapping[State, int]:
@@ -127,4 +125,19 @@ def _grant(row: Row[tuple[object, ...]]) -> Grant:
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
         issuer=row.issuer,
+    )
+
+
+def _redemption(row: Row[tuple[object, ...]]) -> Redemption:
+    return Redemption(
+        grant_id=row.grant_id,
+        ordinal=row.ordinal,
+        name=row.name,
+        subject=row.subject,
+        peer=row.peer,
+        serial=row.serial,
+        fingerprint=row.fingerprint,
+        not_after=row.not_after,
+        redeemed_at=row.redeemed_at,
+        revoked_at=row.revoked_at,
     )

@@ -84,6 +84,10 @@ class GroupCommit:
         del self._waiting[:LARGEST_BATCH]
         return [waiting for waiting in batch if not waiting.answer.done()]
 
+    def put_back(self, batch: Sequence[Waiting]) -> None:
+        """Let some who were taken wait on, before those who came later."""
+        self._waiting[:0] = batch
+
     async def drain(self) -> None:
         """Wait until everybody has an answer."""
         if self._flusher is not None:

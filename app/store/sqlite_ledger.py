@@ -99,7 +99,7 @@ class SqliteLedger:
     def __init__(
         self, database: Database, *, spacing_seconds: float, on_batch: Callable[[int], None]
     ) -> None:
-        self._database = database
+        self._sqlite = database.sqlite
         self._on_batch = on_batch
         self._queue = GroupCommit(spacing_seconds=spacing_seconds, settle_next=self._settle_next)
         self._committer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger-commit")
@@ -136,7 +136,7 @@ class SqliteLedger:
                 self._writer.close()
 
     def _connect(self, busy_milliseconds: int) -> sqlite3.Connection:
-        connection = self._database.take_connection()
+        connection = self._sqlite.take_connection()
         connection.execute(f"PRAGMA busy_timeout = {busy_milliseconds}")
         return connection
 
@@ -214,7 +214,7 @@ class SqliteLedger:
 
     async def _begin(self, wanted: Callable[[], bool]) -> sqlite3.Connection | None:
         """Take the write lock, for as long as it is wanted; another process may hold it."""
-        self._database.check_in_place()
+        self._sqlite.check_in_place()
         if self._writer is None:
             self._writer = self._connect(0)
         writer = self._writer

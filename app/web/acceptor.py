@@ -14,6 +14,8 @@ from typing import Any
 from app.logs import get_logger
 from app.web.connection import Connection
 from app.web.connections import Roll
+from app.web.proxies import Proxies
+from app.web.secured import Secured, keep_answering
 
 ACCEPTS_PER_TURN = 16
 """So many connections are accepted in one turn of the loop, then those inside are served:
@@ -28,6 +30,9 @@ QUIET_SECONDS = 10.0
 SHUTDOWN_SECONDS = 1.0
 """How long a client may take to acknowledge the end of its TLS connection. What the kernel
 still holds for it is delivered even after that."""
+
+LEAST_SECONDS = 0.001
+"""What is left to a handshake whose time went by before it began: uvloop takes no less."""
 
 Address = tuple[Any, ...]
 
@@ -45,19 +50,18 @@ class Acceptor:
         roll: Roll,
         context: ssl.SSLContext | None,
         handshake_seconds: float,
+        proxies: Proxies | None = None,
     ) -> None:
         self._listening = listening
         self._connect = connect
         self._roll = roll
         self._loop = roll.loop
-        self._tls: dict[str, Any] = {}
+        self._context = context
+        self._handshake_seconds = handshake_seconds
+        self._proxies = proxies
         if context is not None:
-            self._tls = {
-                "ssl": context,
-                "ssl_handshake_timeout": handshake_seconds,
-                "ssl_shutdown_timeout": SHUTDOWN_SECONDS,
-            }
-        self._handshakes: set[asyncio.Task[None]] = set()
+            keep_answering(context)
+        self._beginnings: set[asyncio.Task[None]] = set()
         self._resume_timer: asyncio.TimerHandle | None = None
         self._last_trouble = float("-inf")
         self._closed = False
@@ -94,21 +98,35 @@ class Acceptor:
                     continue
                 self._back_off(error)
                 return
+            if self._proxies is not None and not self._proxies.may_connect(address[0]):
+                accepted.close()
+                continue
             if full:
                 self._roll.cut_stalled()
             connection = self._connect(accepted, address)
             self._roll.enter(connection)
-            task = asyncio.create_task(self._shake(accepted, connection))
-            self._handshakes.add(task)
-            task.add_done_callback(self._handshakes.discard)
+            task = asyncio.create_task(self._begin(accepted, connection))
+            self._beginnings.add(task)
+            task.add_done_callback(self._beginnings.discard)
 
-    async def _shake(self, accepted: socket.socket, connection: Connection) -> None:
-        try:
-            await self._loop.connect_accepted_socket(lambda: connection, accepted, **self._tls)
-        except OSError:
-            # It was no TLS, or not ours, or too slow, or the client went away: not our trouble,
-            # and anybody could fill the log with it.
-            connection.abandon()
+    async def _begin(self, accepted: socket.socket, connection: Connection) -> None:
+        """Hand the socket to the loop; the handshake comes after that and has its own end."""
+        handshake_seconds = self._handshake_seconds
+        if self._proxies is not None and self._proxies.headers:
+            deadline = self._loop.time() + handshake_seconds
+            if not await self._proxies.introduce(accepted, connection, seconds=handshake_seconds):
+                return
+            handshake_seconds = max(LEAST_SECONDS, deadline - self._loop.time())
+        protocol: asyncio.Protocol = connection
+        if self._context is not None:
+            protocol = Secured(
+                self._loop,
+                connection,
+                self._context,
+                handshake_seconds=handshake_seconds,
+                shutdown_seconds=SHUTDOWN_SECONDS,
+            )
+        await self._loop.connect_accepted_socket(lambda: protocol, accepted)
 
     def _pause(self, seconds: float | None) -> None:
         self._loop.remove_reader(self._listening)

@@ -5,6 +5,7 @@ Which connections are accepted is the acceptor's matter, what is answered the ap
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ LINGER_SECONDS = 1.0
 DISCARDED_BYTES = 64 * 1024 * 1024
 """How much is read and thrown away of what nobody asked for; then the client has to wait."""
 
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) [!-~]+ HTTP/1\.[01]\r\n")
+"""Its method is any token, and not only one that llhttp has heard of."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
@@ -46,11 +50,13 @@ class Terms:
 class _Phase(Enum):
     """How far the reading of the present request has come.
 
+    UPGRADE: the head is whole, and will be read again without its wish for another protocol.
     DEAF: nothing more is understood, and what still comes is thrown away.
     """
 
     HANDSHAKE = auto()
     HEAD = auto()
+    UPGRADE = auto()
     BODY = auto()
     WHOLE = auto()
     DEAF = auto()
@@ -65,8 +71,10 @@ class Connection(HttpToolsProtocol):
 
     Against uvicorn's own it bounds the bytes and the number of header fields, and of trailers
     (which uvicorn appends to the headers of a request that has begun), never serves pipelined
-    requests, and lets a client that is still sending read the answer. Its time is kept by the
-    roll, without a timer of its own.
+    requests, lets a client that is still sending read the answer, and answers one that has
+    stopped sending. It passes on methods of which llhttp does not know, and serves requests
+    that would like another protocol in this one. Its time is kept by the roll, without a timer
+    of its own.
     """
 
     def __init__(
@@ -88,6 +96,7 @@ class Connection(HttpToolsProtocol):
         self._room = terms.header_bytes
         self._discardable = DISCARDED_BYTES
         self._too_large = False
+        self._method: str | None = None  # in place of the one that was told to the parser
         self._linger_timer: asyncio.TimerHandle | None = None
         self.client = client
         # The root's handler counts as one of the access log, whose lines would be composed for
@@ -124,10 +133,31 @@ class Connection(HttpToolsProtocol):
             self._accepted.shutdown(socket.SHUT_RDWR)
 
     def abandon(self) -> None:
-        """End without ever having begun: the handshake failed, of which uvloop says nothing."""
-        self._roll.leave(self)
-        # It points back here, as in uvicorn's own connection_lost.
-        self.parser = None  # type: ignore[assignment]
+        """End without ever having begun: it was no TLS, or not ours, or too slow, or it is gone.
+
+        That is not our trouble, and anybody could fill the log with it.
+        """
+        if self._phase is _Phase.HANDSHAKE:
+            self._roll.leave(self)
+            # It points back here, as in uvicorn's own connection_lost.
+            self.parser = None  # type: ignore[assignment]
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """Stay open as long as there is something to answer; TLS has asked before (`Secured`)."""
+        return self._terms.scheme == "http" and self.half_close()
+
+    def half_close(self) -> bool:
+        """Tell whether a client that sends no more is still to be answered: its request is whole.
+
+        It may wait for that or have left: only the answer can find out.
+        """
+        if not self._asked or self.transport.is_closing():
+            return False
+        cycle = self.cycle
+        if cycle.more_body or cycle.response_complete:
+            return False
+        cycle.keep_alive = False
+        return True
 
     def shutdown(self) -> None:
         """Ask for the end: at once between two requests, else after the present answer."""
@@ -181,16 +211,50 @@ class Connection(HttpToolsProtocol):
     def _feed(self, data: bytes) -> None:
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # No other protocol is spoken here; the request itself has been read.
-            self._phase = _Phase.DEAF
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._phase is _Phase.UPGRADE:
+                self._ignore_upgrade(data[upgrade.args[0] :])
+            else:
+                self._phase = _Phase.DEAF  # a tunnel; the request itself has been read
         except httptools.HttpParserError:
             if self._phase is _Phase.WHOLE:
                 self._phase = _Phase.DEAF
             elif self._too_large:
                 self._refuse_too_large()
+            elif (line := self._strange_line(data)) is not None:
+                self._read_as_post(line, data)
             else:
                 self.send_400_response("Invalid HTTP request received.\n")
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Read the request as if it did not ask for another protocol (RFC 9110, section 7.8).
+
+        llhttp stops after its head and takes its body for the other protocol already.
+        """
+        version = self.parser.get_http_version().encode()
+        head = [b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, version)]
+        head += [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        self._read_anew(b"%b\r\n%b" % (b"".join(head), rest))
+
+    def _strange_line(self, data: bytes) -> re.Match[bytes] | None:
+        """Find the request line whose method may be all that is wrong with it.
+
+        It must be in one piece, and nothing of the request before it.
+        """
+        begins_here = self._room + len(data) == self._terms.header_bytes
+        return _REQUEST_LINE.match(data) if begins_here and self._method is None else None
+
+    def _read_as_post(self, line: re.Match[bytes], data: bytes) -> None:
+        """Read a request whose method llhttp does not know; the application sees it as it came.
+
+        Any token is a method, and to refuse it is the application's matter (RFC 9110, section 9.1).
+        """
+        self._method = line[1].decode("ascii")
+        self._read_anew(b"POST" + data[line.end(1) :])
+
+    def _read_anew(self, data: bytes) -> None:
+        self.parser = httptools.HttpRequestParser(self)
+        self._feed(data)
 
     def _discard(self, count: int) -> None:
         self._discardable -= count
@@ -211,7 +275,12 @@ class Connection(HttpToolsProtocol):
         if len(self.headers) > MAX_HEADERS:
             self._too_large = True
             raise _Enough
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            self._phase = _Phase.UPGRADE
+            return
         super().on_headers_complete()
+        if self._method is not None:
+            self.scope["method"], self._method = self._method, None
         self._phase = _Phase.BODY
         self._asked = True
         self._room = self._terms.header_bytes
@@ -224,6 +293,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Note that the request is whole: from here on it is ours to be quick."""
+        if self._phase is _Phase.UPGRADE:
+            return
         self._phase = _Phase.WHOLE
         self._roll.settle(self)
         super().on_message_complete()
@@ -244,7 +315,7 @@ class Connection(HttpToolsProtocol):
         under_way = self._asked and not self.cycle.response_complete
         if under_way:
             self.cycle.disconnected = True
-        if not (under_way and self.cycle.response_started):
+        if not (under_way and self.cycle.transport.has_begun()):  # type: ignore[attr-defined]
             head = [b"HTTP/1.1 ", status, b"\r\n"]
             for name, value in self.server_state.default_headers:
                 head += [name, b": ", value, b"\r\n"]
@@ -292,15 +363,40 @@ class Connection(HttpToolsProtocol):
 
 
 class _Outlet:
-    """The transport as an answer sees it: its close may have to linger."""
+    """The transport as an answer sees it: its close may have to linger.
 
-    write: Callable[[bytes], None]
+    uvicorn writes the head and the body of an answer one after the other, which would be two
+    TLS records. The head waits for the body here, as ASGI wants it: nothing of an answer is
+    sent before a part of its body has come. An answer that breaks off before has not begun.
+    """
+
     is_closing: Callable[[], bool]
     close: Callable[[], None]
 
-    __slots__ = ("close", "is_closing", "write")
+    __slots__ = ("_connection", "_head", "_write", "close", "is_closing")
 
     def __init__(self, connection: Connection) -> None:
-        self.write = connection.transport.write
+        self._connection = connection
+        self._write = connection.transport.write
+        self._head: bytes | None = None
         self.is_closing = connection.transport.is_closing
         self.close = connection.close
+
+    def write(self, data: bytes) -> None:
+        """Write to the client; the head of an answer only with what comes next."""
+        head = self._head
+        if head is None:
+            cycle = self._connection.cycle
+            if not cycle.response_started:  # "100 Continue", which the client is waiting for
+                self._write(data)
+                return
+            if cycle.scope["method"] != "HEAD":  # after that nothing would come
+                self._head = data
+                return
+            head = b""
+        self._head = b""
+        self._write(head + data)
+
+    def has_begun(self) -> bool:
+        """Tell whether anything of the answer was written."""
+        return self._head == b""

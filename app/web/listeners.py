@@ -26,6 +26,7 @@ from app.logs import get_logger
 from app.web.acceptor import Acceptor, Address
 from app.web.connection import Connection, Terms
 from app.web.connections import Roll
+from app.web.proxies import Proxies
 
 BACKLOG = 2048
 RECEIVE_BUFFER_BYTES = 64 * 1024
@@ -53,8 +54,8 @@ class Limits:
     """What the clients of one listener may take, together and each.
 
     `handshake_seconds` and `request_seconds` both run from the moment of accept: for the TLS
-    handshake, and for the whole request with its body. `header_bytes` covers request line
-    and headers.
+    handshake, with what a load balancer says before it, and for the whole request with its
+    body. `header_bytes` covers request line and headers.
     """
 
     max_connections: int = 1000
@@ -64,7 +65,10 @@ class Limits:
 
 
 class Listener:
-    """Serves `app` on a bound socket; start and stop it in the same loop, once."""
+    """Serves `app` on a bound socket; start and stop it in the same loop, once.
+
+    With `proxies` it stands behind load balancers, and clients are who those say they are.
+    """
 
     def __init__(
         self,
@@ -74,10 +78,12 @@ class Listener:
         context: ssl.SSLContext | None = None,
         limits: Limits | None = None,
         keep_alive: bool = False,
+        proxies: Proxies | None = None,
     ) -> None:
         self._limits = limits or Limits()
         self._listening = listening
         self._context = context
+        self._proxies = proxies
         host, port, *_ = listening.getsockname()
         self.address: tuple[str, int] = (host, port)
         self._terms = Terms(
@@ -117,6 +123,7 @@ class Listener:
             roll=self._roll,
             context=self._context,
             handshake_seconds=self._limits.handshake_seconds,
+            proxies=self._proxies,
         )
         self._tell_the_time()
         self._acceptor.open()

@@ -12,16 +12,18 @@ import asyncio
 import itertools
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from structlog.stdlib import BoundLogger
 
 from app.domain.grants import Claim
+from app.domain.theft import SuspectedTheft
 from app.domain.times import rfc3339
 from app.errors import Broken, GrantServerError, Reason, Refused
 from app.metrics import Metrics
+from app.services.limits import PeerLimits
 from app.services.redemption import Inspection, Redeemer
 from app.web.wire import cause, refusal
 
@@ -77,6 +79,7 @@ class RedemptionApp:
     """
 
     redeemer: Redeemer
+    peers: PeerLimits
     metrics: Metrics
     log: BoundLogger
     by_key: bool
@@ -102,7 +105,7 @@ class RedemptionApp:
         except Exception as error:  # noqa: BLE001  # a stranger never sees what went wrong inside
             known = self._known(error)
             answer = refusal(known)
-            status, content, extra = answer.status, _TEXT, _EXTRA_HEADERS.get(answer.status, ())
+            status, content, extra = answer.status, _TEXT, _extra_headers(answer.status, known)
             body = f"{answer.text}\n".encode()
             self._note_refusal(known, status, context, started)
         else:
@@ -134,6 +137,7 @@ class RedemptionApp:
         peer = str(context["peer"])
         if scope["method"] == "POST":
             return _TEXT, await self._redeem(key, headers, peer, receive, context)
+        self.peers.admit(peer)
         if scope["method"] == "GET" and headers.authorization is not None:
             return _JSON, await self._inspect(key, headers.authorization, peer)
         raise Refused(Reason.METHOD)
@@ -150,6 +154,8 @@ class RedemptionApp:
         context: dict[str, object],
     ) -> bytes:
         code = await _read_body(headers, receive)
+        # Only now, when the code is about to be tried: a body may have been long on its way.
+        self.peers.admit(peer)
         started = self.monotonic()  # what the client takes to send its code is not our doing
         claim = Claim(
             key=key,
@@ -192,8 +198,12 @@ class RedemptionApp:
     ) -> None:
         self.metrics.refused(cause(error))
         seconds = self.monotonic() - started
-        # A refusal is the client's affair; a failure is ours.
-        level = self.log.info if isinstance(error, Refused) else self.log.error
+        level = self.log.error
+        if isinstance(error, Refused):  # the client's affair; all else is ours
+            self.peers.note(str(context["peer"]), error.reason)
+            # A limit that is reached must not leave a flood in the log instead.
+            limited = error.reason is Reason.RATE_LIMITED
+            level = self.log.debug if limited else self.log.info
         level(
             "refused",
             **context,
@@ -201,6 +211,12 @@ class RedemptionApp:
             why=str(error),
             microseconds=int(seconds * 1_000_000),
         )
+
+
+def _extra_headers(status: int, error: GrantServerError) -> tuple[Header, ...]:
+    if isinstance(error, Refused) and error.retry_after is not None:
+        return ((b"retry-after", str(error.retry_after).encode()),)
+    return _EXTRA_HEADERS.get(status, ())
 
 
 def _parse(headers: list[tuple[bytes, bytes]]) -> _Headers:
@@ -267,15 +283,26 @@ def _inspection(inspection: Inspection) -> bytes:
                 "expirationTime": rfc3339(grant.expires_at),
                 "linkCost": grant.cost,
                 "redemptions": [
-                    {
-                        "name": one.name,
-                        "subject": one.subject,
-                        "time": rfc3339(one.redeemed_at),
-                    }
-                    for one in inspection.redemptions
+                    _party(one.name, one.subject, one.redeemed_at) for one in inspection.redemptions
                 ],
+                "suspectedTokenTheft": _theft(inspection.theft),
             },
             indent=2,
         ).encode()
         + b"\n"
     )
+
+
+def _theft(theft: SuspectedTheft | None) -> Mapping[str, object] | None:
+    """Say who came first and who later; not from where, the reader may be either of them."""
+    if theft is None:
+        return None
+    first = theft.first
+    return {
+        "first": None if first is None else _party(first.name, first.subject, first.redeemed_at),
+        "later": [_party(one.name, one.subject, one.at) for one in theft.later],
+    }
+
+
+def _party(name: str, subject: str, at: int) -> Mapping[str, str]:
+    return {"name": name, "subject": subject, "time": rfc3339(at)}

@@ -32,6 +32,7 @@ REFUSALS: Final[Mapping[Reason, Refusal]] = {
     Reason.REVOKED: Refusal(404, "No such claim"),
     Reason.EXPIRED: Refusal(404, "No such claim"),
     Reason.USED_UP: Refusal(404, "No such access granted"),
+    Reason.RATE_LIMITED: Refusal(429, "Too many failed attempts"),
 }
 LACKS: Final[Mapping[Lack, Refusal]] = {
     Lack.ENDPOINTS: Refusal(503, "No valid endpoints found for site"),

@@ -2,10 +2,12 @@ import contextlib
 import sqlite3
 import stat
 
+import psycopg
 import pytest
 
 from app.store import schema
 from tests.cli.conftest import Cli
+from tests.postgresql import PASSWORD, Cluster
 
 
 def database(cli: Cli) -> sqlite3.Connection:
@@ -35,7 +37,23 @@ def test_a_backup_replaces_nothing(west: Cli) -> None:
     assert west.run("db", "backup", "data").exit_code == 2
 
 
-@pytest.mark.parametrize("words", [["db", "check"], ["db", "backup", "b.db"]])
+def test_what_need_not_be_kept_is_counted_and_deleted(west: Cli) -> None:
+    west.done("grant", "create", "old")
+    west.done("grant", "create", "new")
+    with contextlib.closing(database(west)) as connection, connection:
+        connection.execute("UPDATE grants SET created_at = 1, expires_at = 2 WHERE name = 'old'")
+        connection.execute("UPDATE audit SET at = 1 WHERE act = 'site.set'")
+    counted = west.done("db", "prune", "--dry-run")
+    assert counted.startswith("Would be deleted:\n")
+    assert [line.split(maxsplit=1)[0] for line in counted.splitlines()[1:]] == list("0101")
+    assert [grant["name"] for grant in west.json("grant", "list")] == ["old", "new"]
+    assert west.done("db", "prune") == counted.replace("Would be deleted:", "Deleted:")
+    assert [grant["name"] for grant in west.json("grant", "list")] == ["new"]
+    assert "site.set" not in west.done("audit", "list")
+    assert "  1 " not in west.done("db", "prune")
+
+
+@pytest.mark.parametrize("words", [["db", "check"], ["db", "prune"], ["db", "backup", "b.db"]])
 def test_where_there_is_no_database_none_is_made(cli: Cli, words: list[str]) -> None:
     result = cli.run(*words)
     assert result.exit_code == 1
@@ -69,6 +87,7 @@ def test_a_reference_to_nothing_is_damage(west: Cli) -> None:
 def test_another_revision_is_told_with_what_mends_it(west: Cli) -> None:
     with contextlib.closing(database(west)) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.execute("UPDATE compatibility SET oldest_revision = '9999'")
     for words in (["db", "check"], ["site", "list"]):
         result = west.run(*words)
         assert result.exit_code == 2
@@ -94,3 +113,32 @@ def test_an_upgrade_makes_brings_or_leaves(cli: Cli) -> None:
     path.unlink()
     path.touch(mode=0o600)
     assert f"from revision none to {schema.REVISION}" in cli.done("db", "upgrade")
+
+
+def test_on_postgresql_one_setting_is_enough(cli: Cli, cluster: Cluster) -> None:
+    url = cluster.create(template="template0")
+    name = f"postgresql://127.0.0.1:{cluster.port}/{url.rpartition('/')[2]}"
+    cli.environment["GRANTSERVER_DATABASE_URL"] = url
+    check = cli.run("db", "check")
+    assert (check.exit_code, "run `grantserver db upgrade`" in check.stderr) == (2, True)
+    assert f"from revision none to {schema.REVISION}" in cli.done("db", "upgrade")
+    assert "nothing was changed" in cli.done("db", "upgrade")
+    cli.set_west()
+    assert [site["name"] for site in cli.json("site", "list")] == ["west"]
+    assert f"{name} is sound" in cli.done("db", "check")
+    backup = cli.run("db", "backup", "b.db")
+    assert (backup.exit_code, "pg_dump" in backup.stderr) == (2, True)
+    assert not list(cli.directory.glob("*b.db*"))
+    found = {one["check"]: one for one in cli.json("doctor")}
+    assert found["database"]["verdict"] == "ok"
+    cli.done("grant", "create", "g")
+    with psycopg.connect(url) as connection:
+        connection.execute("UPDATE grants SET spent = 1")
+    check = cli.run("db", "check")
+    assert check.exit_code == 1
+    assert f"{name} is damaged" in check.stderr
+    assert "has 1 redemptions spent, and 0 written down" in check.stderr
+    cluster.drop(url)
+    check = cli.run("db", "check")
+    assert (check.exit_code, "does not exist" in check.stderr) == (2, True)
+    assert PASSWORD not in check.stderr

@@ -31,7 +31,8 @@ def test_a_running_server_is_found_through_its_public_address(cli: Cli) -> None:
     assert shown.startswith("RESULT")
     assert shown.endswith("problems: 0, warnings: 1\n")
     assert "-> set GRANTSERVER_REACH_URL" in shown
-    assert YAML(typ="safe").load(cli.done("doctor", "-o", "yaml")) == findings
+    again = YAML(typ="safe").load(cli.done("doctor", "-o", "yaml"))
+    assert again[1:] == findings[1:]  # the first one is the time
 
 
 def test_a_server_that_does_not_answer_is_a_warning(west: Cli) -> None:

@@ -5,7 +5,9 @@ import click
 import pytest
 
 from app.cli.grant import _code_from_input
-from tests.builders import CODE
+from app.domain.times import rfc3339
+from app.store import suspicions
+from tests.builders import CODE, NOW
 from tests.cli.conftest import Cli
 from tests.running import Server
 
@@ -118,6 +120,51 @@ def test_a_list_shows_what_was_used(cli: Cli, served: Server) -> None:
     assert document["redemptions"][1]["serial"] in shown
     assert "north" in shown
     assert "127.0.0.1" in shown
+
+
+def test_suspected_token_theft_is_shown_with_who_came_first(cli: Cli, served: Server) -> None:
+    issued = served.issue("lab")
+    served.issue("other")
+    served.redeem(issued, name="mine", subject="east")
+    assert "theft" not in cli.done("grant", "list") + cli.done("grant", "show", "lab")
+    before = cli.json("grant", "show", "lab")
+    assert (before["tokenTheftSuspected"], before["suspectedTokenTheft"]) == (False, None)
+    for subject in ("mallory", "eve", "mallory", "east"):
+        served.redeem(issued, name="copy", subject=subject, peer="127.0.0.66")
+    lab, other = cli.done("grant", "list").splitlines()[1:]
+    assert "used up, suspected token theft" in lab
+    assert "theft" not in other
+    assert [one["tokenTheftSuspected"] for one in cli.json("grant", "list")] == [True, False]
+    shown = cli.done("grant", "show", "lab")
+    assert "Suspected token theft: the code came again, from somebody else.\n" in shown
+    lines = [line.split() for line in shown.splitlines()]
+    parties = [(one[0], *one[2:]) for one in lines if one and one[0] in {"first", "later"}]
+    assert parties == [
+        ("first", "mine", "east", "127.0.0.1"),
+        ("later", "copy", "mallory", "127.0.0.66"),
+        ("later", "copy", "eve", "127.0.0.66"),
+    ]
+    theft = cli.json("grant", "show", "lab")["suspectedTokenTheft"]
+    time = theft["first"].pop("time")
+    assert time == before["redemptions"][0]["time"]
+    assert theft["first"] == {"name": "mine", "subject": "east", "peer": "127.0.0.1"}
+    assert [one["subject"] for one in theft["later"]] == ["mallory", "eve"]
+    assert "theft_suspected" in cli.done("audit", "list")
+
+
+def test_a_certificate_that_is_marked_as_revoked_is_shown_so(cli: Cli, served: Server) -> None:
+    issued = served.issue("lab", redemptions=2)
+    for subject in ("east", "north"):
+        served.redeem(issued, subject=subject)
+    assert "REVOKED" not in cli.done("grant", "show", "lab")
+    with served.home.database.writing() as connection:
+        suspicions.revoke_certificates(connection, issued.grant.id, NOW)
+    shown = cli.done("grant", "show", "lab")
+    assert "SERIAL" in shown
+    assert "REVOKED" in shown
+    assert shown.count(rfc3339(NOW)) == 2
+    listed = cli.json("grant", "show", "lab")["redemptions"]
+    assert [one["revocationTime"] for one in listed] == [rfc3339(NOW)] * 2
 
 
 def test_an_empty_list_says_what_to_do(west: Cli) -> None:

@@ -5,6 +5,17 @@ from ruamel.yaml import YAML
 
 from tests.cli.conftest import Cli, Stranger
 
+TOLD = {
+    "grant": "lab",
+    "site": "west",
+    "state": "active",
+    "redemptionsMade": 0,
+    "redemptionsAllowed": 1,
+    "expirationTime": "2026-01-01T00:00:00Z",
+    "linkCost": 1,
+    "redemptions": [],
+}
+
 
 @pytest.mark.usefixtures("served")
 def test_what_is_left_is_told_without_using_it(cli: Cli) -> None:
@@ -22,18 +33,49 @@ def test_what_is_left_is_told_without_using_it(cli: Cli) -> None:
     assert cli.json("grant", "show", "lab")["redemptionsMade"] == 1
 
 
+@pytest.mark.usefixtures("served")
+def test_suspected_theft_is_told_to_the_holder_of_the_code(cli: Cli) -> None:
+    cli.done("token", "issue", "t.yaml", "--name", "lab")
+    cli.done("token", "redeem", "t.yaml", "--subject", "east")
+    assert "theft" not in cli.done("token", "inspect", "t.yaml")
+    assert cli.json("token", "inspect", "t.yaml")["suspectedTokenTheft"] is None
+    assert cli.run("token", "redeem", "t.yaml", "--subject", "mallory").exit_code == 1
+    shown = cli.done("token", "inspect", "t.yaml")
+    assert "Suspected token theft: the code came again, from somebody else.\n" in shown
+    lines = [line.split() for line in shown.splitlines()]
+    came = [(one[0], one[-1]) for one in lines if one and one[0] in {"first", "later"}]
+    assert came == [("first", "east"), ("later", "mallory")]
+    theft = cli.json("token", "inspect", "t.yaml")["suspectedTokenTheft"]
+    assert [one["subject"] for one in theft["later"]] == ["mallory"]
+
+
+@pytest.mark.parametrize(
+    ("theft", "shown"),
+    [
+        ({"first": None, "later": [{"subject": "eve"}]}, True),
+        (None, False),
+        (7, None),
+        ([], False),
+        ({"later": [{}]}, None),
+        ({"first": None}, None),
+        ({"first": 7, "later": []}, None),
+        ({"first": {}, "later": [7]}, None),
+        ({"first": {}, "later": 7}, None),
+    ],
+)
+def test_an_odd_tale_of_theft_is_a_failure(
+    cli: Cli, stranger: Stranger, theft: object, shown: bool | None
+) -> None:
+    told = TOLD | {"state": "used_up", "suspectedTokenTheft": theft}
+    stranger.say = lambda _: (200, json.dumps(told).encode())
+    result = cli.run("token", "inspect", "-", typed=stranger.token())
+    assert result.exit_code == (1 if shown is None else 0)
+    assert ("eve" in result.stdout) == bool(shown)
+
+
 @pytest.mark.parametrize("state", ["expired", "revoked", "used_up"])
 def test_of_a_grant_that_is_over_nothing_is_left(cli: Cli, stranger: Stranger, state: str) -> None:
-    told = {
-        "grant": "lab",
-        "site": "west",
-        "state": state,
-        "redemptionsMade": 0,
-        "redemptionsAllowed": 1,
-        "expirationTime": "2026-01-01T00:00:00Z",
-        "linkCost": 1,
-        "redemptions": [],
-    }
+    told = TOLD | {"state": state}
     stranger.say = lambda _: (200, json.dumps(told).encode())
     shown = cli.done("token", "inspect", "-", typed=stranger.token())
     assert f"Redemptions   0 of 1, {state.replace('_', ' ')}\n" in shown

@@ -10,21 +10,28 @@ from app.errors import Broken, Invalid, Lack, Unready
 from tests.crypto.conftest import NOW, YEAR, authority
 
 
-@given(st.binary(min_size=16, max_size=16))
-def test_a_serial_number_is_positive_and_short_enough_for_rfc_5280(random: bytes) -> None:
-    serial = serial_number(random)
+@given(st.binary(min_size=16, max_size=16), st.integers(0, 1 << 40))
+def test_a_serial_number_is_positive_and_short_enough_for_rfc_5280(random: bytes, now: int) -> None:
+    serial = serial_number(random, now)
     assert 0 < serial < 1 << 128
+    assert serial >> 96 == now % (1 << 32)
+    assert serial % (1 << 96) in {int.from_bytes(random[4:], "big"), 1}
+
+
+def test_serial_numbers_of_one_time_stand_side_by_side() -> None:
+    serials = [serial_number(bytes([n]) * 16, NOW + at) for at in (0, 1) for n in range(9, 0, -1)]
+    assert max(serials[:9]) < min(serials[9:])
+    assert len(set(serials)) == 18
 
 
 def test_random_zeros_do_not_make_the_serial_number_zero() -> None:
-    assert serial_number(bytes(16)) == 1
-    assert serial_number(bytes(15) + b"\x02") == 2
+    assert serial_number(bytes(16), 0) == 1
 
 
 @pytest.mark.parametrize("count", [0, 15, 17])
 def test_a_serial_number_takes_exactly_16_bytes(count: int) -> None:
     with pytest.raises(Broken, match="16 random bytes"):
-        serial_number(bytes(count))
+        serial_number(bytes(count), NOW)
 
 
 def test_a_leaf_begins_a_minute_ago_and_ends_with_its_last_second(issuer: Issuer) -> None:

@@ -25,6 +25,7 @@ from tests.crypto.conftest import KEY_NAMES, NOW, YEAR, authority, odd_certifica
 
 SUBJECT = "4f6c1c1e-7b0e-4a44-9c3d-1b2a3c4d5e6f"
 RANDOM = bytes(range(0xF0, 0x100))
+SERIAL = NOW.to_bytes(4, "big") + RANDOM[4:]
 
 
 def order_for(issuer: Issuer, key: PrivateKey, *, common_name: str = SUBJECT) -> LeafOrder:
@@ -54,7 +55,7 @@ def test_an_order_says_what_was_asked_for(keys: dict[str, PrivateKey], issuer: I
     order = order_for(issuer, keys["p384"])
     assert order.common_name == SUBJECT
     assert order.public_key == keys["p384"].public_key()
-    assert order.serial == int.from_bytes(RANDOM, "big")
+    assert order.serial == int.from_bytes(SERIAL, "big")
     assert (order.not_before, order.not_after) == (NOW - 60, NOW + YEAR - 1)
 
 
@@ -108,7 +109,7 @@ def test_what_is_minted_agrees_with_its_certificate(
     assert minted.key_pem == to_pem(keys["p256"])
     assert load_private_key(minted.key_pem).public_key() == leaf.public_key()
     assert minted.ca_pem == issuer.certificate_pem
-    assert minted.serial == RANDOM.hex() == f"{leaf.serial_number:x}"
+    assert minted.serial == SERIAL.hex() == f"{leaf.serial_number:x}"
     assert minted.fingerprint == leaf.fingerprint(hashes.SHA256()).hex()
     assert leaf.not_valid_before_utc == moment(minted.not_before)
     assert leaf.not_valid_after_utc == moment(minted.not_after)

@@ -7,7 +7,7 @@ import pytest
 
 from app import metrics, settings
 from app.errors import Lack, Reason
-from app.metrics import Certificate, Trouble
+from app.metrics import Certificate, Pruned, Trouble
 from app.web.wire import BROKEN, LACKS, REFUSALS, UNAVAILABLE
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
@@ -38,7 +38,7 @@ def test_every_metric_is_documented_as_it_is() -> None:
     ]
 
 
-@pytest.mark.parametrize("value", [*Reason, *Lack, *Trouble, *Certificate])
+@pytest.mark.parametrize("value", [*Reason, *Lack, *Trouble, *Certificate, *Pruned])
 def test_every_label_value_is_documented(value: str) -> None:
     assert f"`{value}`" in (DOCS / "metrics.md").read_text()
 

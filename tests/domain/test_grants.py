@@ -1,3 +1,5 @@
+import re
+import uuid
 from dataclasses import replace
 
 import pytest
@@ -6,12 +8,14 @@ from hypothesis import strategies as st
 
 from app.domain import codes
 from app.domain.grants import (
+    ID_RANDOM_BYTES,
     MOST_REDEMPTIONS,
     SHORT_WINDOW,
     Grant,
     State,
     check_redemptions,
     judge,
+    new_id,
 )
 from app.errors import Invalid, Reason, Refused
 from tests.builders import CODE, CODE_KEYS, NOW, WINDOW, a_claim, a_grant, a_redemption
@@ -113,3 +117,39 @@ def test_a_window_under_a_minute_is_short() -> None:
 def test_a_numbered_redemption_is_the_same_but_for_its_number() -> None:
     redemption = a_redemption(ordinal=1)
     assert redemption.numbered(7) == replace(redemption, ordinal=7)
+
+
+MILLISECONDS = st.integers(0, 2**48 - 1)
+DRAWN = st.binary(min_size=ID_RANDOM_BYTES, max_size=ID_RANDOM_BYTES)
+
+
+def test_an_id_is_that_of_the_standards_example() -> None:
+    """The example of RFC 9562, appendix A.6."""
+    drawn = (0xCC3 << 62 | 0x18C4DC0C0C07398F).to_bytes(ID_RANDOM_BYTES, "big")
+    assert new_id(0x017F22E279B0, drawn) == "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
+
+
+@given(MILLISECONDS, DRAWN)
+def test_an_id_is_a_uuid_of_version_7_that_tells_its_time(milliseconds: int, drawn: bytes) -> None:
+    made = new_id(milliseconds, drawn)
+    assert re.fullmatch(
+        r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", made
+    )
+    assert uuid.UUID(made).version == 7
+    assert uuid.UUID(made).variant == uuid.RFC_4122
+    assert uuid.UUID(made).int >> 80 == milliseconds
+
+
+@given(MILLISECONDS, MILLISECONDS, DRAWN, DRAWN)
+def test_ids_as_texts_stand_in_the_order_of_their_times(
+    one: int, other: int, first: bytes, second: bytes
+) -> None:
+    if one != other:
+        assert (new_id(one, first) < new_id(other, second)) == (one < other)
+
+
+@given(MILLISECONDS, DRAWN)
+def test_each_of_74_random_bits_makes_another_id(milliseconds: int, drawn: bytes) -> None:
+    number = int.from_bytes(drawn, "big")
+    flipped = [(number ^ 1 << bit).to_bytes(ID_RANDOM_BYTES, "big") for bit in range(74)]
+    assert len({new_id(milliseconds, one) for one in [drawn, *flipped]}) == 75

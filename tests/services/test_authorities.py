@@ -115,7 +115,7 @@ def test_doing_it_again_changes_nothing(stand: Stand) -> None:
 
 
 def test_an_authority_of_another_name_serves_as_the_first_one(database: Database) -> None:
-    keyring = load_or_create(database.path.with_name("sealing.keys"), ambient.random_bytes)
+    keyring = load_or_create(database.sqlite.path.with_name("sealing.keys"), ambient.random_bytes)
     stand = Stand(database=database, keyring=keyring, code_keys={})
     create(stand, "own-ca")
     defaults(database, keyring)
@@ -151,7 +151,7 @@ def test_whoever_comes_second_finds_that_it_is_done(
 def test_a_conflict_that_is_not_the_second_comers_is_told(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keyring = load_or_create(database.path.with_name("sealing.keys"), ambient.random_bytes)
+    keyring = load_or_create(database.sqlite.path.with_name("sealing.keys"), ambient.random_bytes)
 
     def conflict(*_: object, **__: object) -> None:
         raise Conflict("something else")
@@ -330,7 +330,7 @@ def test_no_private_key_is_kept_in_the_clear(stand: Stand) -> None:
         serialization.NoEncryption(),
     )
     stand.database.close()
-    for path in stand.database.path.parent.glob("grantserver.db*"):
+    for path in stand.database.sqlite.path.parent.glob("grantserver.db*"):
         content = path.read_bytes()
         assert b"PRIVATE KEY" not in content
         assert der[-32:] not in content

@@ -96,7 +96,10 @@ def test_what_belongs_to_another_user_is_a_warning(
 
 
 def test_a_database_that_takes_no_writes_is_a_problem(healthy: Stand) -> None:
-    with contextlib.closing(sqlite3.connect(healthy.database.path)) as connection, connection:
+    with (
+        contextlib.closing(sqlite3.connect(healthy.database.sqlite.path)) as connection,
+        connection,
+    ):
         connection.execute(
             "CREATE TRIGGER no BEFORE UPDATE ON heartbeat BEGIN SELECT RAISE(ABORT, 'no'); END"
         )
@@ -105,7 +108,10 @@ def test_a_database_that_takes_no_writes_is_a_problem(healthy: Stand) -> None:
 
 
 def test_a_reference_to_nothing_is_a_problem(healthy: Stand) -> None:
-    with contextlib.closing(sqlite3.connect(healthy.database.path)) as connection, connection:
+    with (
+        contextlib.closing(sqlite3.connect(healthy.database.sqlite.path)) as connection,
+        connection,
+    ):
         connection.execute("DELETE FROM authorities WHERE name = 'site-ca'")
     found = about("database", examine(healthy))
     assert found[0].verdict is Verdict.PROBLEM
@@ -140,7 +146,10 @@ def test_what_ends_soon_is_a_warning_and_what_has_ended_a_problem(
 
 
 def test_an_authority_that_cannot_be_opened_hides_no_other(healthy: Stand) -> None:
-    with contextlib.closing(sqlite3.connect(healthy.database.path)) as connection, connection:
+    with (
+        contextlib.closing(sqlite3.connect(healthy.database.sqlite.path)) as connection,
+        connection,
+    ):
         connection.execute(
             "UPDATE authorities SET sealed_key = zeroblob(100) WHERE name = 'server-ca'"
         )
@@ -151,7 +160,10 @@ def test_an_authority_that_cannot_be_opened_hides_no_other(healthy: Stand) -> No
 
 
 def test_an_authority_that_has_not_begun_is_a_problem(healthy: Stand) -> None:
-    with contextlib.closing(sqlite3.connect(healthy.database.path)) as connection, connection:
+    with (
+        contextlib.closing(sqlite3.connect(healthy.database.sqlite.path)) as connection,
+        connection,
+    ):
         connection.execute(
             "UPDATE authorities SET not_before = ? WHERE name = 'site-ca'", (NOW + 1,)
         )
@@ -168,7 +180,10 @@ def test_a_server_key_that_cannot_be_opened_is_a_problem(healthy: Stand) -> None
     assert lost.verdict is Verdict.PROBLEM
     assert "its private key cannot be opened" in lost.found
     assert str(healthy.keyring.path) in lost.remedy
-    with contextlib.closing(sqlite3.connect(healthy.database.path)) as connection, connection:
+    with (
+        contextlib.closing(sqlite3.connect(healthy.database.sqlite.path)) as connection,
+        connection,
+    ):
         connection.execute("UPDATE server_certificates SET sealed_key = zeroblob(100)")
     altered = about("server certificate", examine(healthy))[0]
     assert altered.verdict is Verdict.PROBLEM
@@ -194,7 +209,7 @@ def test_without_its_key_file_every_authority_is_a_problem_with_a_remedy(healthy
 def test_a_site_without_endpoints_is_a_problem_and_none_at_all_a_warning(stand: Stand) -> None:
     assert about("sites", examine(stand))[0].verdict is Verdict.WARNING
     stand.set_site()
-    with contextlib.closing(sqlite3.connect(stand.database.path)) as connection, connection:
+    with contextlib.closing(sqlite3.connect(stand.database.sqlite.path)) as connection, connection:
         connection.execute("DELETE FROM endpoints")
     (finding,) = about("site west", examine(stand))
     assert finding.verdict is Verdict.PROBLEM
@@ -204,7 +219,10 @@ def test_a_site_without_endpoints_is_a_problem_and_none_at_all_a_warning(stand: 
 def test_a_check_that_cannot_be_made_is_a_problem_of_its_own(
     healthy: Stand,
 ) -> None:
-    with contextlib.closing(sqlite3.connect(healthy.database.path)) as connection, connection:
+    with (
+        contextlib.closing(sqlite3.connect(healthy.database.sqlite.path)) as connection,
+        connection,
+    ):
         connection.execute("ALTER TABLE sites RENAME TO lost")
     found = about("sites", examine(healthy))
     assert [one.verdict for one in found] == [Verdict.PROBLEM]

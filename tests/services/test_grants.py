@@ -39,7 +39,8 @@ def test_a_grant_is_made_as_it_was_wished(west: Stand) -> None:
     issued = west.make_grant(redemptions=7, window_seconds=60, cost=99999, issuer="other-ca")
     grant = issued.grant
     assert issued.code == CODE
-    assert uuid.UUID(grant.id).version == 4
+    assert uuid.UUID(grant.id).version == 7
+    assert uuid.UUID(grant.id).int >> 80 == NOW * 1000
     assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", grant.id)
     assert (grant.name, grant.site, grant.issuer) == ("to-west", "west", "other-ca")
     assert (grant.allowed, grant.spent, grant.cost) == (7, 0, 99999)
@@ -62,7 +63,7 @@ def test_without_a_code_one_is_made_and_shown_nowhere(west: Stand) -> None:
     assert issued.code not in repr(issued)
     assert CODE not in repr(a_wish(code=CODE))
     west.database.close()
-    for path in west.database.path.parent.glob("grantserver.db*"):
+    for path in west.database.sqlite.path.parent.glob("grantserver.db*"):
         assert issued.code.encode() not in path.read_bytes()
 
 

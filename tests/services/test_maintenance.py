@@ -11,7 +11,7 @@ from app.errors import Conflict, Invalid, Missing, Unavailable
 from app.services import maintenance
 from app.store import backup, schema
 from app.store.engine import Database
-from tests.builders import Stand
+from tests.builders import NOW, Stand
 
 
 def sites_in(path: Path) -> list[str]:
@@ -26,8 +26,8 @@ def test_a_database_that_is_there_is_opened_and_none_is_made(tmp_path: Path) -> 
 
 
 def test_a_sound_database_has_no_problems(database: Database) -> None:
-    opened = maintenance.existing(f"sqlite:///{database.path}")
-    found = maintenance.examine(opened)
+    opened = maintenance.existing(f"sqlite:///{database.sqlite.path}")
+    found = maintenance.examine(opened, NOW)
     opened.close()
     assert found.problems == ()
     assert found.revision == schema.REVISION
@@ -43,7 +43,7 @@ def test_a_backup_holds_what_was_committed_and_is_one_private_file(
     try:
         with stand.database.writing() as connection:  # somebody else is at work
             connection.exec_driver_sql("UPDATE sites SET name = 'not-yet'")
-            found = maintenance.back_up(stand.database, target)
+            found = maintenance.back_up(stand.database, target, NOW)
     finally:
         os.umask(before)
     assert found == maintenance.Examination(revision=schema.REVISION, problems=())
@@ -57,7 +57,7 @@ def test_a_backup_replaces_nothing_and_follows_no_link(stand: Stand, tmp_path: P
     target = tmp_path / "b.db"
     target.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(Conflict):
-        maintenance.back_up(stand.database, target)
+        maintenance.back_up(stand.database, target, NOW)
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -73,13 +73,13 @@ def test_a_file_that_appears_meanwhile_stays(
 
     monkeypatch.setattr(os, "link", late)
     with pytest.raises(Conflict):
-        maintenance.back_up(stand.database, target)
+        maintenance.back_up(stand.database, target, NOW)
     assert target.read_text() == "theirs"
 
 
 def test_where_nothing_can_be_made_it_is_told(stand: Stand, tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="file: "):
-        maintenance.back_up(stand.database, tmp_path / "missing" / "b.db")
+        maintenance.back_up(stand.database, tmp_path / "missing" / "b.db", NOW)
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left"), Unavailable("the disk is full")])
@@ -92,17 +92,17 @@ def test_a_copy_that_fails_leaves_nothing(
     monkeypatch.setattr(backup, "copy", fail)
     (tmp_path / "backups").mkdir()
     with pytest.raises(Unavailable):
-        maintenance.back_up(stand.database, tmp_path / "backups" / "b.db")
+        maintenance.back_up(stand.database, tmp_path / "backups" / "b.db", NOW)
     assert list((tmp_path / "backups").iterdir()) == []
 
 
 def test_a_copy_of_a_broken_database_is_no_backup(stand: Stand, tmp_path: Path) -> None:
     stand.set_site()
-    with contextlib.closing(sqlite3.connect(stand.database.path)) as connection, connection:
+    with contextlib.closing(sqlite3.connect(stand.database.sqlite.path)) as connection, connection:
         connection.execute("DELETE FROM authorities WHERE purpose = 'site'")
     (tmp_path / "backups").mkdir()
     with pytest.raises(Unavailable, match="the copy is not sound: a row of sites"):
-        maintenance.back_up(stand.database, tmp_path / "backups" / "b.db")
+        maintenance.back_up(stand.database, tmp_path / "backups" / "b.db", NOW)
     assert list((tmp_path / "backups").iterdir()) == []
 
 
@@ -119,7 +119,7 @@ def test_backups_while_others_write_are_each_one_state(stand: Stand, tmp_path: P
     worker.start()
     try:
         for number in range(3):
-            found = maintenance.back_up(stand.database, tmp_path / f"b{number}.db")
+            found = maintenance.back_up(stand.database, tmp_path / f"b{number}.db", NOW)
             assert found.problems == ()
     finally:
         stop.set()

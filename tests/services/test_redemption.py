@@ -18,10 +18,12 @@ from app.crypto import der, keys, mint
 from app.crypto.facts import facts, verify_issued_by
 from app.crypto.sealing import load_or_create
 from app.domain.grants import Claim, Grant, Redemption, State
+from app.domain.limits import Allowance
 from app.domain.names import common_name
 from app.errors import Broken, GrantServerError, Lack, Reason, Refused, Unavailable, Unready
-from app.services import audit, authorities, grants, sites
+from app.services import audit, authorities, grants, sites, theft
 from app.services.redemption import Inspection, Redeemed, Redeemer
+from app.services.theft import TheftAlarm
 from app.store.sqlite_ledger import SqliteLedger
 from tests.builders import CODE, NOW, SUBJECT, WINDOW, Stand, a_claim
 
@@ -382,7 +384,7 @@ def no_endpoints(stand: Stand, *_: object) -> Iterator[None]:
 
 @contextlib.contextmanager
 def issuer_missing(stand: Stand, *_: object) -> Iterator[None]:
-    with contextlib.closing(stand.database.take_connection()) as raw:
+    with contextlib.closing(stand.database.sqlite.take_connection()) as raw:
         raw.execute("PRAGMA foreign_keys = OFF")
         row = raw.execute("SELECT * FROM authorities WHERE name = 'site-ca'").fetchone()
         raw.execute("DELETE FROM authorities WHERE name = 'site-ca'")
@@ -392,7 +394,7 @@ def issuer_missing(stand: Stand, *_: object) -> Iterator[None]:
 
 @contextlib.contextmanager
 def issuer_key_corrupted(stand: Stand, *_: object) -> Iterator[None]:
-    with contextlib.closing(stand.database.take_connection()) as raw:
+    with contextlib.closing(stand.database.sqlite.take_connection()) as raw:
         query = "SELECT sealed_key FROM authorities WHERE name = 'site-ca'"
         (sealed,) = raw.execute(query).fetchone()
         update = "UPDATE authorities SET sealed_key = ? WHERE name = 'site-ca'"
@@ -403,7 +405,7 @@ def issuer_key_corrupted(stand: Stand, *_: object) -> Iterator[None]:
 
 @contextlib.contextmanager
 def issuer_certificate_corrupted(stand: Stand, *_: object) -> Iterator[None]:
-    with contextlib.closing(stand.database.take_connection()) as raw:
+    with contextlib.closing(stand.database.sqlite.take_connection()) as raw:
         query = "SELECT certificate_pem FROM authorities WHERE name = 'site-ca'"
         (pem,) = raw.execute(query).fetchone()
         update = "UPDATE authorities SET certificate_pem = ? WHERE name = 'site-ca'"
@@ -719,7 +721,7 @@ def test_the_database_alone_holds_no_key_of_an_answer(west: Stand, grant: Grant)
     secret = next(iter(yaml.safe_load_all(answer.bundle)))
     private = base64.b64decode(secret["data"]["tls.key"])
     scalar = keys.load_private_key(private)
-    kept = b"".join(path.read_bytes() for path in west.database.path.parent.glob("*.db*"))
+    kept = b"".join(path.read_bytes() for path in west.database.sqlite.path.parent.glob("*.db*"))
     assert kept
     for form in (
         private,
@@ -791,3 +793,170 @@ def test_a_code_of_before_a_rotation_redeems(west: Stand, grant: Grant) -> None:
     redeemer = west.redeemer(code_keys=rotated)
     assert "ffffffff" not in repr(redeemer)
     asyncio.run(redeemer.ledger.close())
+
+
+# Wrong codes.
+
+TIGHT = Allowance(burst=3, interval=60_000)
+
+
+def guess(grant: Grant, peer: str) -> Claim:
+    return a_claim(key=grant.id, presented_code=b"wrong", peer=peer)
+
+
+def test_a_grant_that_is_guessed_at_is_closed_to_the_guesser_and_to_nobody_else(
+    west: Stand, grant: Grant
+) -> None:
+    guesser, rightful = "192.0.2.66", "192.0.2.7"
+    answers = in_turn(
+        west,
+        *[guess(grant, guesser)] * 4,
+        a_claim(key=grant.id, peer=guesser),  # right this time, and not even looked at
+        a_claim(key=grant.id, peer=rightful),
+        guess(grant, "192.0.2.67"),
+        guess(grant, "192.0.2.67"),
+        locks=west.locks(TIGHT),
+    )
+    found = [outcome(one) for one in answers]
+    assert found[:5] == [Reason.WRONG_CODE] * 3 + [Reason.RATE_LIMITED] * 2
+    assert isinstance(answers[5], Redeemed)
+    assert found[6:] == [Reason.WRONG_CODE, Reason.RATE_LIMITED]
+    assert len(redemptions(west, grant)) == 1
+    limited = answers[4]
+    assert isinstance(limited, Refused)
+    assert limited.retry_after == 60
+
+
+def test_after_a_rest_a_locked_grant_is_open_again(west: Stand, grant: Grant) -> None:
+    locks = west.locks(TIGHT)
+
+    async def main() -> Redeemed:
+        redeemer = west.redeemer(locks=locks)
+        for _ in range(4):
+            with pytest.raises(Refused):
+                await redeemer.redeem(guess(grant, "192.0.2.7"))
+        west.clock.now += 60
+        redeemed = await redeemer.redeem(a_claim(key=grant.id))
+        await locks.close()
+        await redeemer.ledger.close()
+        return redeemed
+
+    assert asyncio.run(main()).ordinal == 1
+
+
+def test_looking_is_guessing_too(west: Stand, grant: Grant) -> None:
+    locks = west.locks(TIGHT)
+
+    async def main() -> list[Reason]:
+        redeemer = west.redeemer(locks=locks)
+        found = []
+        for _ in range(4):
+            with pytest.raises(Refused) as refused:
+                await redeemer.inspect(guess(grant, "192.0.2.7"))
+            found.append(refused.value.reason)
+        with pytest.raises(Refused) as refused:
+            await redeemer.redeem(a_claim(key=grant.id))
+        await locks.close()
+        await redeemer.ledger.close()
+        return [*found, refused.value.reason]
+
+    assert asyncio.run(main()) == [Reason.WRONG_CODE] * 3 + [Reason.RATE_LIMITED] * 2
+
+
+# The code of a grant that is used up, from somebody else.
+
+
+def suspicions(stand: Stand, grant: Grant) -> list[str]:
+    found = theft.suspected(stand.database, grant.id)
+    return [] if found is None else [one.subject for one in found.later]
+
+
+@pytest.fixture
+def used_up(west: Stand) -> Grant:
+    grant = west.make_grant(redemptions=1).grant
+    redeem(west, a_claim(key=grant.id))
+    return grant
+
+
+def test_the_right_code_from_somebody_else_raises_the_alarm(west: Stand, used_up: Grant) -> None:
+    west.clock.now = NOW + 9
+    late = a_claim(key=used_up.id, subject="mallory", name="copy", peer="198.51.100.66")
+    answers = in_turn(west, late, late, replace(late, subject="eve"))
+    assert [outcome(one) for one in answers] == [Reason.USED_UP] * 3
+    assert suspicions(west, used_up) == ["mallory", "eve"]
+    seen = inspect(west, a_claim(key=used_up.id)).theft
+    assert seen is not None
+    assert seen.first == redemptions(west, used_up)[0]
+    assert (seen.later[0].at, seen.later[0].name) == (NOW + 9, "copy")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"name": "other"}, Reason.USED_UP),
+        ({"name": "../x"}, Reason.USED_UP),
+        ({"presented_code": b"wrong", "subject": "mallory"}, Reason.WRONG_CODE),
+    ],
+)
+def test_the_same_site_and_who_has_no_code_raise_none(
+    west: Stand, used_up: Grant, changes: dict[str, Any], expected: Reason
+) -> None:
+    assert reason(west, a_claim(key=used_up.id, **changes)) is expected
+    assert suspicions(west, used_up) == []
+
+
+def test_a_site_that_comes_again_after_its_window_raises_none(west: Stand, used_up: Grant) -> None:
+    west.clock.now = NOW + 700
+    assert reason(west, a_claim(key=used_up.id)) is Reason.USED_UP
+    assert suspicions(west, used_up) == []
+
+
+def test_an_answer_that_is_given_again_raises_none(west: Stand, used_up: Grant) -> None:
+    assert redeem(west, a_claim(key=used_up.id)).serial is None
+    assert suspicions(west, used_up) == []
+
+
+@pytest.mark.parametrize("end", [revoke, expire])
+def test_a_grant_that_is_over_in_another_way_raises_none(
+    west: Stand, used_up: Grant, end: Callable[[Stand, Grant], None]
+) -> None:
+    end(west, used_up)
+    reason(west, a_claim(key=used_up.id, subject="mallory"))
+    assert suspicions(west, used_up) == []
+
+
+def test_what_nobody_has_checked_is_written_down_in_a_form_that_can_be_stored(
+    west: Stand, used_up: Grant
+) -> None:
+    assert reason(west, a_claim(key=used_up.id, subject="\ud800\x00" * 200)) is Reason.USED_UP
+    assert suspicions(west, used_up) == [("\\ud800\\x00" * 200)[:253]]
+
+
+def test_the_alarm_is_raised_when_the_ledger_says_no_as_well(west: Stand) -> None:
+    """All of them are judged while one redemption is left; the ledger decides."""
+    grant = west.make_grant(redemptions=1).grant
+    claims = sites_asking(grant, 5)
+
+    async def main() -> list[Redeemed | BaseException]:
+        redeemer = west.redeemer()
+        answers = await asyncio.gather(*map(redeemer.redeem, claims), return_exceptions=True)
+        await redeemer.ledger.close()
+        return answers
+
+    lost = [
+        claim.subject
+        for claim, answer in zip(claims, asyncio.run(main()), strict=True)
+        if not isinstance(answer, Redeemed)
+    ]
+    assert len(lost) == 4
+    assert sorted(suspicions(west, grant)) == sorted(map(str, lost))
+
+
+def test_an_alarm_that_fails_changes_no_answer(
+    west: Stand, used_up: Grant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no thread")
+
+    monkeypatch.setattr(TheftAlarm, "_write", fail)
+    assert reason(west, a_claim(key=used_up.id, subject="mallory")) is Reason.USED_UP

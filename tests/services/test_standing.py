@@ -9,7 +9,7 @@ from app.errors import Unavailable
 from app.metrics import Certificate
 from app.services import grants, standing
 from app.services.authorities import DEFAULT_LIFETIME_SECONDS
-from app.store import engine, schema
+from app.store import schema, sqlite
 from app.store.engine import Database
 from tests.builders import NOW, WINDOW, Stand
 
@@ -23,8 +23,8 @@ def test_a_writable_database_is_written(stand: Stand) -> None:
 def test_a_database_that_takes_no_writes_is_unavailable(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "_BUSY_MILLISECONDS", 10)
-    with contextlib.closing(sqlite3.connect(database.path, isolation_level=None)) as other:
+    monkeypatch.setattr(sqlite, "_BUSY_MILLISECONDS", 10)
+    with contextlib.closing(sqlite3.connect(database.sqlite.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(Unavailable):
             standing.check_writable(database, NOW)

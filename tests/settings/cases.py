@@ -1,6 +1,7 @@
 """Every setting with its default and another value, for what must hold of each of them."""
 
 import operator
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -9,11 +10,14 @@ import pytest
 from app.domain.certificates import KeyType
 from app.errors import Misconfigured
 from app.logs import Format, Level
-from app.settings import Address, Settings, load
+from app.settings import Address, ProxyProtocol, Settings, load
 
 
 class Case(NamedTuple):
-    """One setting: its name, where it is read, its default, another value in both forms."""
+    """One setting: its name, where it is read, its default, another value in both forms.
+
+    The group of one that belongs to none is "".
+    """
 
     group: str
     name: str
@@ -25,19 +29,30 @@ class Case(NamedTuple):
 
     @property
     def variable(self) -> str:
-        return f"GRANTSERVER_{self.group}_{self.name}".upper()
+        return "_".join(filter(None, ("GRANTSERVER", self.group, self.name))).upper()
+
+    @property
+    def flag(self) -> str:
+        return f"{self.group}.{self.name}".removeprefix(".")
+
+    @property
+    def table(self) -> str:
+        return f"[{self.group}]" if self.group else ""
 
     def read(self, found: Settings) -> object:
-        return operator.attrgetter(f"{self.group}.{self.attribute}")(found)
+        return operator.attrgetter(f"{self.group}.{self.attribute}".removeprefix("."))(found)
 
 
 DATA = Path("grantserver-data")
 LEDGER = "sqlite:///grantserver-data/grantserver.db"
 WEST = "https://West.Example:8443/"
+NETWORKS = (ip_network("10.1.0.0/16"), ip_network("fd00::7/128"))
 HOSTS = ("a.example", "10.0.0.1", "fd00::1")
 ROWS: Final[tuple[tuple[Any, ...], ...]] = (
+    ("", "workers", "workers", 1, "4", "4", 4),
     ("data", "dir", "dir", DATA, "/srv/gs", '"/srv/gs"', Path("/srv/gs")),
     ("database", "url", "url", LEDGER, "sqlite:////x.db", '"sqlite:////x.db"', "sqlite:////x.db"),
+    ("database", "connections", "connections", 5, "9", "9", 9),
     (
         *("listen", "redemption", "redemption", Address("0.0.0.0", 9090)),
         *("[::]:443", '"[::]:443"', Address("::", 443)),
@@ -45,6 +60,14 @@ ROWS: Final[tuple[tuple[Any, ...], ...]] = (
     (
         *("listen", "ops", "ops", Address("0.0.0.0", 9091)),
         *("localhost:0", '"localhost:0"', Address("localhost", 0)),
+    ),
+    (
+        *("listen", "proxy_protocol", "proxy_protocol", ProxyProtocol.OFF),
+        *("required", '"required"', ProxyProtocol.REQUIRED),
+    ),
+    (
+        *("listen", "proxy_sources", "proxy_sources", ()),
+        *("10.1.0.0/16, fd00::7", '["10.1.0.0/16", "fd00::7"]', NETWORKS),
     ),
     (
         *("reach", "url", "url", "https://localhost:9090"),
@@ -56,6 +79,7 @@ ROWS: Final[tuple[tuple[Any, ...], ...]] = (
     ),
     ("grants", "redemption_by_key", "redemption_by_key", False, "true", "true", True),
     ("grants", "retry_window", "retry_window_seconds", 600, "1h", '"1h"', 3600),
+    ("grants", "revoke_on_theft", "revoke_on_theft", False, "true", "true", True),
     ("certificates", "lifetime", "lifetime_seconds", 31_536_000, "1h30m", '"1h30m"', 5400),
     (
         *("certificates", "key_type", "key_type", KeyType.P256),
@@ -75,7 +99,14 @@ ROWS: Final[tuple[tuple[Any, ...], ...]] = (
     ("limits", "connections", "connections", 1000, "16", "16", 16),
     ("limits", "handshake", "handshake_seconds", 5.0, "250ms", '"250ms"', 0.25),
     ("limits", "request", "request_seconds", 10.0, "1m", '"1m"', 60.0),
+    ("limits", "peer_failures", "peer_failures", 20, "0", "0", 0),
+    ("limits", "peer_recovery", "peer_recovery_seconds", 3.0, "250ms", '"250ms"', 0.25),
+    ("limits", "grant_failures", "grant_failures", 100, "7", "7", 7),
+    ("limits", "grant_recovery", "grant_recovery_seconds", 60.0, "1h", '"1h"', 3600.0),
     ("ledger", "spacing", "spacing_seconds", 0.01, "0s", '"0s"', 0.0),
+    ("housekeeping", "interval", "interval_seconds", 60.0, "1500ms", '"1500ms"', 1.5),
+    ("housekeeping", "grants_kept", "grants_kept_seconds", 7_776_000, "0s", '"0s"', 0),
+    ("housekeeping", "audit_kept", "audit_kept_seconds", 31_536_000, "24h", '"24h"', 86_400),
 )
 CASES: Final = tuple(Case(*row) for row in ROWS)
 each_setting = pytest.mark.parametrize("case", CASES, ids=lambda case: str(case.variable))

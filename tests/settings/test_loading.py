@@ -1,3 +1,4 @@
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 import app
 from app.errors import Misconfigured
 from app.logs import Format, Level
-from app.settings import Address, catalog, from_environment, load
+from app.settings import Address, catalog, from_environment, load, tell_library
 from tests.settings.cases import CASES, Case, each_setting, problems_of
 
 
@@ -28,19 +29,21 @@ def test_a_setting_is_taken_from_the_environment(case: Case) -> None:
 
 @each_setting
 def test_a_setting_is_taken_from_the_file(case: Case, tmp_path: Path) -> None:
-    file = toml_file(tmp_path, f"[{case.group}]\n{case.name} = {case.toml}\n")
+    file = toml_file(tmp_path, f"{case.table}\n{case.name} = {case.toml}\n")
     assert case.read(load({}, config=file)) == case.value
     assert case.read(load({"GRANTSERVER_CONFIG": str(file)})) == case.value
 
 
 @each_setting
 def test_a_setting_is_taken_from_a_flag(case: Case) -> None:
-    assert case.read(load({}, overrides={f"{case.group}.{case.name}": case.text})) == case.value
+    assert case.read(load({}, overrides={case.flag: case.text})) == case.value
 
 
 def test_the_cases_are_all_settings_and_the_catalog_lists_them_in_order() -> None:
     listed = catalog()
-    assert [(c.variable, f"[{c.group}] {c.name}") for c in CASES] == [row[:2] for row in listed]
+    assert [(c.variable, f"{c.table} {c.name}".lstrip()) for c in CASES] == [
+        row[:2] for row in listed
+    ]
     for environment, _toml, default, meaning in listed:
         assert meaning.endswith(".")
         if "<data dir>" not in default:
@@ -77,6 +80,12 @@ def test_the_environment_of_the_process_is_read(monkeypatch: pytest.MonkeyPatch)
     assert from_environment(overrides={"logs.level": "error"}).limits.connections == 77
 
 
+def test_a_library_that_reads_the_environment_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIBRARY_DIR", "before")
+    tell_library("LIBRARY_DIR", "/x")
+    assert os.environ["LIBRARY_DIR"] == "/x"  # noqa: TID251
+
+
 def test_all_problems_are_told_at_once_each_where_it_was_written(tmp_path: Path) -> None:
     file = toml_file(
         tmp_path, '[listen]\nops = 9091\nredemtion = "x"\n[ledgr]\na = 1\n[logs]\nlevel = "loud"\n'
@@ -108,7 +117,7 @@ def test_what_may_be_a_secret_is_not_repeated() -> None:
     told = "\n".join(
         problems_of(
             {
-                "GRANTSERVER_DATABASE_URL": "postgresql://user:hunter2@db/x?password=hunter2",
+                "GRANTSERVER_DATABASE_URL": "postgresql://user:hunter2@db?password=hunter2",
                 "GRANTSERVER_REACH_URL": "https://user:hunter2@host",
                 "GRANTSERVER_SEALING_KEY_FILE": "hunter2\n",
                 "GRANTSERVER_SEALING_KEYS": "hunter2",
@@ -160,6 +169,9 @@ def test_a_port_that_a_user_wrote_is_not_taken_for_one_of_kubernetes() -> None:
         ("a = ", "is not TOML: Invalid value (at"),
         ("[listen", "is not TOML"),
         ("listen = 3", "[listen] in"),
+        ("workers = 0", "workers in"),
+        ("[workers]\nworkers = 2", "workers in"),
+        ("worker = 2", "is not known; did you mean workers?"),
         ("[zzz]\na = 1", "[zzz] in"),
         ("x = " + "[" * 5000, "is not TOML"),
     ],
@@ -211,7 +223,7 @@ def test_garbage_in_the_environment_is_a_problem_and_nothing_else(variable: str,
         assert problem.isprintable()
 
 
-@given(flag=st.sampled_from([f"{case.group}.{case.name}" for case in CASES]), value=toml_values)
+@given(flag=st.sampled_from([case.flag for case in CASES]), value=toml_values)
 def test_garbage_of_any_type_is_a_problem_and_nothing_else(flag: str, value: object) -> None:
     for problem in problems_if_any({}, overrides={flag: value}):
         assert problem.startswith("--")

@@ -21,11 +21,24 @@ def test_settings_cannot_be_changed() -> None:
 @pytest.mark.parametrize(
     ("variable", "text", "why"),
     [
+        ("WORKERS", "0", "expected a whole number, 1 or more"),
         ("DATA_DIR", "", "expected the path of a directory"),
-        ("DATABASE_URL", "postgresql://localhost/x", "got postgresql://…; expected sqlite:///PATH"),
+        ("DATABASE_URL", "mysql://localhost/x", "got mysql://…; expected sqlite:///PATH or"),
+        (
+            "DATABASE_URL",
+            "postgresql://a:b@c",
+            "expected postgresql://USER:PASSWORD@HOST:PORT/NAME",
+        ),
+        ("DATABASE_CONNECTIONS", "0", "expected a whole number, 1 or more"),
         ("DATABASE_URL", "sqlite://", "got sqlite://…; expected sqlite:///PATH"),
         ("LISTEN_REDEMPTION", ":9090", "expected HOST:PORT or [IPv6]:PORT"),
         ("LISTEN_OPS", ":9091", "expected HOST:PORT"),
+        ("LISTEN_PROXY_PROTOCOL", "on", "expected off or required"),
+        (
+            "LISTEN_PROXY_SOURCES",
+            "lb.example",
+            "expected networks such as 10.1.0.0/16 or addresses",
+        ),
         ("LISTEN_OPS", "-a:1", "expected a DNS name, an IPv4 address or an IPv6 address as host"),
         ("REACH_URL", "localhost:9090", "expected https://HOST or https://HOST:PORT"),
         ("REACH_URL", "http://a", "expected https: clients refuse every other token"),

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Final
 
@@ -14,9 +15,10 @@ from app.settings.values import (
     duration_reader,
     read_address,
     read_base_url,
+    read_database_url,
     read_hosts,
+    read_networks,
     read_path,
-    read_sqlite_url,
 )
 
 NO_HOST: Final = "expected a DNS name, an IPv4 address or an IPv6 address as host"
@@ -24,13 +26,15 @@ NO_HTTPS: Final = "expected https: clients refuse every other token"
 NO_PATH: Final = "a path is not possible: grants are redeemed at /<uid>, nowhere below"
 NO_QUERY: Final = "a query or fragment has no place in a token's URL"
 NO_USER: Final = "a user name or password has no place in a token's URL"
+PG: Final = "expected postgresql://USER:PASSWORD@HOST:PORT/NAME?sslmode=..."
 READERS: Final = (
     duration_reader(),
     read_address,
     read_base_url,
     read_hosts,
+    read_networks,
     read_path,
-    read_sqlite_url,
+    read_database_url,
 )
 
 
@@ -65,16 +69,36 @@ READERS: Final = (
         (read_hosts, ["a", 1], ""),
         (read_hosts, {"a": 1}, ""),
         (read_hosts, False, ""),
+        (read_networks, "10.0.0.0/33", ""),
+        (read_networks, "10.0.0.0/8,", ""),
+        (read_networks, "lb.example", ""),
+        (read_networks, "10.0.0.1:9090", ""),
+        (read_networks, "[fd00::1]", ""),
+        (read_networks, "fe80::%eth0/64", ""),
+        (read_networks, "10.1.2.3/16", "expected 10.1.0.0/16 for the network in which 10.1.2.3 is"),
+        (
+            read_networks,
+            "::ffff:10.0.0.0/104",
+            "expected 10.0.0.0 without ::ffff:, and its own prefix",
+        ),
+        (read_networks, [10], ""),
+        (read_networks, 10, ""),
+        (read_networks, {"10.0.0.1": 1}, ""),
         (read_path, "", ""),
         (read_path, "a?b", ""),
         (read_path, "a%20b", ""),
         (read_path, Path("a?b"), ""),
-        (read_sqlite_url, "x.db", ""),
-        (read_sqlite_url, "postgresql://localhost/x", ""),
-        (read_sqlite_url, "sqlite://", ""),
-        (read_sqlite_url, "sqlite:///", ""),
-        (read_sqlite_url, "sqlite:///:memory:", ""),
-        (read_sqlite_url, "sqlite:///x?mode=ro", ""),
+        (read_database_url, "x.db", ""),
+        (read_database_url, "postgresql://localhost", PG),
+        (read_database_url, "postgresql://u:p@localhost/", PG),
+        (read_database_url, "postgres://localhost/a/b", PG),
+        (read_database_url, "postgresql:///?host=/run", PG),
+        (read_database_url, "postgresql:x", ""),
+        (read_database_url, "mysql://localhost/x", ""),
+        (read_database_url, "sqlite://", ""),
+        (read_database_url, "sqlite:///", ""),
+        (read_database_url, "sqlite:///:memory:", ""),
+        (read_database_url, "sqlite:///x?mode=ro", ""),
         (duration_reader(), "10", ""),
         (duration_reader(), 10, ""),
         (duration_reader(), "0s", ""),
@@ -128,6 +152,23 @@ def test_hosts_are_read_once_each_in_the_order_in_which_they_stand(value: object
 @pytest.mark.parametrize("value", ["", [], ()])
 def test_no_host_at_all_can_be_written(value: object) -> None:
     assert read_hosts(value) == ()
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["10.1.0.0/16, FD00::/8,10.1.0.0/16,10.2.0.7", ["10.1.0.0/16", "fd00::/8", "10.2.0.7/32"]],
+)
+def test_networks_are_read_once_each_in_the_order_in_which_they_stand(value: object) -> None:
+    assert read_networks(value) == (
+        ip_network("10.1.0.0/16"),
+        ip_network("fd00::/8"),
+        ip_network("10.2.0.7/32"),
+    )
+
+
+@pytest.mark.parametrize("value", ["", [], ()])
+def test_no_network_at_all_can_be_written(value: object) -> None:
+    assert read_networks(value) == ()
 
 
 def test_a_duration_is_given_in_seconds_from_the_least_one_on() -> None:

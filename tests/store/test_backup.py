@@ -4,10 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import Unavailable
+from app.errors import Invalid, Unavailable
 from app.store import backup
 from app.store.engine import Database
 from app.store.schema import REVISION
+
+
+@pytest.fixture
+def database(sqlite_database: Database) -> Database:
+    return sqlite_database
 
 
 def test_a_copy_is_one_file_that_opens_as_a_database(database: Database, tmp_path: Path) -> None:
@@ -30,3 +35,9 @@ def test_what_is_no_database_cannot_be_made_whole(tmp_path: Path) -> None:
 def test_a_folder_that_takes_no_file_is_unavailable(database: Database, tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="cannot be copied"):
         backup.copy(database, str(tmp_path / "missing" / "copy.db"))
+
+
+def test_of_postgresql_it_is_told_what_makes_a_backup(postgres_database: Database) -> None:
+    with pytest.raises(Invalid, match="pg_dump") as refused:
+        backup.check_possible(postgres_database)
+    assert "Hunter2" not in str(refused.value)

@@ -1,119 +1,57 @@
+import asyncio
 import contextlib
-import os
-import sqlite3
-import stat
+import shutil
 import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection, insert, select, text
+from sqlalchemy import insert, inspect, select, text, update
 
-from app.errors import Broken, Conflict, GrantServerError, Invalid, Misconfigured, Unavailable
-from app.store import engine, schema
+from app.domain.grants import Redemption
+from app.errors import Conflict, GrantServerError, Invalid, Misconfigured
+from app.store import audit, engine, grants, schema
 from app.store import sites as site_rows
 from app.store.engine import Database, open_database
-from tests.builders import NOW, a_database
+from app.store.ledger import Kept
+from tests.builders import GRANT_ID, NOW, a_grant, an_entry
+from tests.store.spending import CLAIM_KEY, furnish, opened, wish
 
 TABLES = {*schema.metadata.tables, "alembic_version"}
 
 
-def tables(path: Path) -> set[str]:
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        rows = connection.execute(
-            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
-        )
-        return {row[0] for row in rows}
+def tables(database: Database) -> set[str]:
+    with database.reading() as connection:
+        return set(inspect(connection).get_table_names())
 
 
-def mode(path: Path) -> int:
-    return stat.S_IMODE(path.stat().st_mode)
-
-
-def pragma(connection: sqlite3.Connection, name: str) -> object:
-    return connection.execute(f"PRAGMA {name}").fetchone()[0]
-
-
-@pytest.fixture
-def open_umask() -> Iterator[None]:
-    before = os.umask(0)
-    yield
-    os.umask(before)
-
-
-def set_revision(database: Database, revision: str) -> None:
+def set_revision(database: Database, revision: str, *, oldest: str | None = None) -> None:
+    """Say of a database that a release made it, and which is the oldest that it serves."""
     with database.writing() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = :r"), {"r": revision})
+        connection.execute(update(schema.compatibility).values(oldest_revision=oldest or revision))
 
 
-@pytest.mark.usefixtures("open_umask")
-def test_a_new_database_is_private_whatever_the_umask(tmp_path: Path) -> None:
-    database = a_database(tmp_path)
-    with database.reading() as connection:
-        connection.execute(select(schema.sites))
-        files = sorted(path.name for path in tmp_path.iterdir())
-        assert files == ["grantserver.db", "grantserver.db-shm", "grantserver.db-wal"]
-        assert {mode(path) for path in tmp_path.iterdir()} == {0o600}
-    database.close()
-
-
-def test_a_new_database_has_all_tables_and_our_revision(tmp_path: Path) -> None:
-    database = a_database(tmp_path)
+def test_a_new_database_has_all_tables_and_our_revision(empty_url: str) -> None:
+    database = open_database(empty_url)
     assert database.revision() == schema.REVISION
-    assert tables(database.path) == TABLES
+    assert tables(database) == TABLES
     database.close()
 
 
-def test_every_connection_is_set_up_for_durability(database: Database) -> None:
-    with database.reading() as one, database.reading() as other:
-        for connection in (one, other):
-            for name, value in (
-                ("journal_mode", "wal"),
-                ("synchronous", 2),
-                ("foreign_keys", 1),
-                ("busy_timeout", 5000),
-            ):
-                assert connection.exec_driver_sql(f"PRAGMA {name}").scalar() == value
-
-
-def test_a_connection_that_is_handed_over_is_set_up_alike_and_stays_open(
-    database: Database,
-) -> None:
-    with contextlib.closing(database.take_connection()) as connection:
-        database.close()
-        assert pragma(connection, "journal_mode") == "wal"
-        assert pragma(connection, "synchronous") == 2
-        assert pragma(connection, "foreign_keys") == 1
-        assert connection.isolation_level is None
-
-
-def test_opening_it_again_changes_nothing(database: Database) -> None:
+def test_opening_it_again_changes_nothing(database: Database, url: str) -> None:
     with database.writing() as connection:
         connection.execute(text("UPDATE heartbeat SET at = 7"))
-    again = open_database(f"sqlite:///{database.path}")
+    again = open_database(url)
     with again.reading() as connection:
         assert connection.execute(select(schema.heartbeat.c.at)).scalar() == 7
     again.upgrade()
     again.close()
-
-
-def test_a_second_opening_in_one_process_leaves_the_locks_of_the_first_alone(
-    database: Database,
-) -> None:
-    """POSIX drops all locks that a process has on a file as soon as it closes the file once."""
-    with contextlib.closing(database.take_connection()) as connection:
-        connection.execute("SELECT * FROM heartbeat").fetchall()
-        again = open_database(f"sqlite:///{database.path}")
-        again.close()
-        # Another process that closes the file as the last one deletes its log.
-        program = f"import sqlite3; c = sqlite3.connect({str(database.path)!r}); "
-        program += "c.execute('SELECT * FROM heartbeat').fetchall(); c.close()"
-        subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
-        assert Path(f"{database.path}-wal").exists()
 
 
 @pytest.mark.parametrize(
@@ -125,11 +63,11 @@ def test_a_second_opening_in_one_process_leaves_the_locks_of_the_first_alone(
     ],
 )
 def test_a_wrong_revision_is_refused_with_what_mends_it(
-    database: Database, revision: str, remedy: str
+    database: Database, url: str, revision: str, remedy: str
 ) -> None:
     set_revision(database, revision)
     with pytest.raises(Misconfigured, match=remedy) as refused:
-        open_database(f"sqlite:///{database.path}")
+        open_database(url)
     assert revision in str(refused.value)
     assert len(refused.value.problems) == 1
 
@@ -141,8 +79,97 @@ def test_a_database_of_another_release_is_not_upgraded(database: Database) -> No
     assert database.revision() == "9999"
 
 
-def test_a_database_without_a_revision_says_so(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'empty.db'}")
+@pytest.mark.parametrize(
+    ("revision", "oldest", "served"),
+    [
+        ("9999", "0001", True),
+        ("9999", schema.REVISION, True),
+        ("9999", f"{int(schema.REVISION) + 1:04}", False),
+        ("9999", "9999", False),
+        ("deadbeef", "0001", False),
+        ("0000", "0000", False),
+    ],
+)
+def test_a_newer_database_is_used_when_it_says_that_it_serves_this_release(
+    database: Database, url: str, revision: str, oldest: str, served: bool
+) -> None:
+    set_revision(database, revision, oldest=oldest)
+    if served:
+        open_database(url).close()
+        database.upgrade()
+    else:
+        with pytest.raises(Misconfigured):
+            open_database(url)
+    assert database.revision() == revision
+
+
+NEXT_MIGRATION = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "9001"
+down_revision = "{}"
+
+
+def upgrade():
+    op.add_column("grants", sa.Column("remark", sa.Text(), nullable=True))
+    kind = sa.Column("kind", sa.Integer(), nullable=False, server_default="1")
+    op.add_column("redemptions", kind)
+    op.add_column("answers", sa.Column("form", sa.Text(), nullable=True))
+    op.create_table("novelties", sa.Column("id", sa.Integer(), primary_key=True))
+    op.create_index("ix_grants_remark", "grants", ["remark"])
+    op.execute("UPDATE compatibility SET oldest_revision = '{}'")
+"""
+
+
+@pytest.fixture
+def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """Be a release whose migrations add to ours."""
+    directory = tmp_path / "migrations"
+    shutil.copytree(engine._MIGRATIONS, directory, ignore=shutil.ignore_patterns("__pycache__"))
+    text_ = NEXT_MIGRATION.format(schema.REVISION, schema.REVISION)
+    (directory / "versions" / "9001_next.py").write_text(text_)
+    with monkeypatch.context() as changes:
+        changes.setattr(engine, "_MIGRATIONS", directory)
+        yield changes
+
+
+def test_this_release_runs_on_tables_to_which_the_next_one_has_added(
+    empty_url: str, next_release: pytest.MonkeyPatch
+) -> None:
+    database = Database(empty_url)
+    database.upgrade()
+    furnish(database)
+    assert database.revision() == "9001"
+    assert "novelties" in tables(database)
+    next_release.undo()
+
+    database.close()
+    ours = open_database(empty_url)
+    with ours.writing() as connection:
+        grants.add(connection, a_grant(id="4" * 36, name="third"))
+        audit.add(connection, an_entry())
+
+    async def main() -> list[Redemption | Kept | Any]:
+        async with opened(ours) as ledger:
+            first = await ledger.spend(wish())
+            again = await ledger.find_kept(CLAIM_KEY, NOW)
+            found = await ledger.find(GRANT_ID)
+            assert found is not None
+            return [first.ordinal, again, found.grant.spent]
+
+    assert asyncio.run(main()) == [1, Kept(sealed=b"sealed", ordinal=1), 1]
+    with ours.reading() as connection:
+        (known,) = grants.redemptions_of(connection, GRANT_ID)
+        assert known.ordinal == 1
+        assert len(grants.matching(connection)) == 3
+    ours.upgrade()
+    assert ours.revision() == "9001"
+    ours.close()
+
+
+def test_a_database_without_a_revision_says_so(empty_url: str) -> None:
+    database = Database(empty_url)
     assert database.revision() is None
     with pytest.raises(Misconfigured, match="revision none"):
         database.check_revision()
@@ -154,35 +181,34 @@ def test_a_database_without_a_revision_says_so(tmp_path: Path) -> None:
     database.close()
 
 
-def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "foreign.db"
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.execute("CREATE TABLE redemptions (id)")
-    with pytest.raises(Misconfigured, match="restore it from a backup"):
-        open_database(f"sqlite:///{path}")
-    assert tables(path) == {"redemptions"}
+def test_a_database_of_another_program_is_left_alone(empty_url: str) -> None:
+    database = Database(empty_url)
+    with database.writing() as connection:
+        connection.execute(text("CREATE TABLE redemptions (id INTEGER)"))
+    with pytest.raises(Misconfigured, match="a database of its own"):
+        open_database(empty_url)
+    assert tables(database) == {"redemptions"}
+    database.close()
 
 
-def test_threads_that_open_a_new_database_at_once_all_succeed(tmp_path: Path) -> None:
+def test_threads_that_open_a_new_database_at_once_all_succeed(empty_url: str) -> None:
     together = threading.Barrier(6)
 
     def open_it(_: int) -> str | None:
         together.wait()
-        database = a_database(tmp_path)
+        database = open_database(empty_url)
         revision = database.revision()
         database.close()
         return revision
 
     with ThreadPoolExecutor(6) as pool:
         assert list(pool.map(open_it, range(6))) == [schema.REVISION] * 6
-    assert tables(tmp_path / "grantserver.db") == TABLES
 
 
-def test_processes_that_open_a_new_database_at_once_all_succeed(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'grantserver.db'}"
+def test_processes_that_open_a_new_database_at_once_all_succeed(empty_url: str) -> None:
     program = (
         "import sys; from app.store.engine import open_database; print('ready', flush=True); "
-        f"sys.stdin.readline(); print(open_database({url!r}).revision())"
+        f"sys.stdin.readline(); print(open_database({empty_url!r}).revision())"
     )
     with contextlib.ExitStack() as stack:
         processes = [
@@ -207,42 +233,6 @@ def test_processes_that_open_a_new_database_at_once_all_succeed(tmp_path: Path) 
         codes = [process.returncode for process in processes]
     assert codes == [0, 0, 0]
     assert outputs == [f"{schema.REVISION}\n"] * 3
-
-
-@pytest.mark.parametrize("use", [Database.revision, Database.take_connection])
-def test_a_file_that_is_no_database_is_told_from_one_that_is_away(
-    tmp_path: Path, use: Callable[[Database], object]
-) -> None:
-    path = tmp_path / "grantserver.db"
-    path.write_bytes(b"this is no database, and it is long enough to be seen as none" * 100)
-    database = Database(f"sqlite:///{path}")
-    with pytest.raises((Misconfigured, Unavailable), match="not a database"):
-        use(database)
-    database.close()
-
-
-def test_a_file_that_was_removed_or_replaced_is_noticed(tmp_path: Path) -> None:
-    database = a_database(tmp_path)
-    database.check_in_place()
-    away = database.path.with_suffix(".away")
-    database.path.rename(away)
-    with pytest.raises(Unavailable, match="removed or replaced"):
-        database.check_in_place()
-    database.path.write_bytes(b"")
-    with pytest.raises(Unavailable, match="removed or replaced"):
-        database.check_in_place()
-    away.rename(database.path)
-    database.check_in_place()
-    database.close()
-
-
-def test_what_cannot_be_opened_is_unavailable(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="unable to open"):
-        open_database(f"sqlite:///{tmp_path}")
-    with pytest.raises(Unavailable, match="No such file"):
-        open_database(f"sqlite:///{tmp_path / 'missing' / 'grantserver.db'}")
-    with pytest.raises(Invalid):
-        Database("sqlite://")
 
 
 def test_a_reading_transaction_sees_one_state_and_is_rolled_back(database: Database) -> None:
@@ -272,21 +262,6 @@ def test_a_writing_transaction_is_all_or_nothing(database: Database, error: Exce
         assert connection.execute(select(schema.heartbeat.c.at)).scalar() == 0
 
 
-def test_a_writer_takes_the_lock_before_it_reads(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine, "_BUSY_MILLISECONDS", 20)
-    other = Database(f"sqlite:///{database.path}")
-    with database.writing():
-        with pytest.raises(Unavailable, match="locked"), other.writing():
-            pytest.fail("two writers at once")
-        with other.reading() as connection:
-            assert connection.execute(select(schema.heartbeat.c.at)).scalar() == 0
-    with other.writing() as connection:
-        connection.execute(text("UPDATE heartbeat SET at = 5"))
-    other.close()
-
-
 def test_a_writer_waits_for_another_to_be_done(database: Database) -> None:
     locked, waiting = threading.Event(), threading.Event()
 
@@ -310,18 +285,6 @@ def test_a_constraint_is_a_conflict(database: Database) -> None:
         connection.execute(insert(schema.heartbeat).values(id=1, at=1))
 
 
-def test_a_full_disk_is_unavailable_and_passes(database: Database) -> None:
-    def fill(connection: Connection, pages: int) -> None:
-        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
-        row = {"at": NOW, "act": "x", "actor": "x", "target": "x", "details": "x" * 100_000}
-        connection.execute(insert(schema.audit).values(row))
-
-    with pytest.raises(Unavailable, match="full"), database.writing() as connection:
-        fill(connection, 1)
-    with database.writing() as connection:
-        fill(connection, 1_000_000)
-
-
 SECRET = "Hunter2Hunter2Hunter2"
 
 
@@ -339,7 +302,7 @@ def test_no_value_that_was_to_be_stored_shows_in_an_error(
     with pytest.raises(GrantServerError) as caught, database.writing() as connection:
         connection.execute(text(statement), {"secret": SECRET})
     shown = "".join(traceback.format_exception(caught.value))
-    assert "sqlite3" in shown
+    assert "sqlite3" in shown or "psycopg" in shown
     assert SECRET not in shown
     assert SECRET not in repr(caught.value)
 
@@ -347,9 +310,3 @@ def test_no_value_that_was_to_be_stored_shows_in_an_error(
 def test_a_text_that_is_no_unicode_is_invalid(database: Database) -> None:
     with pytest.raises(Invalid), database.reading() as connection:
         site_rows.by_name(connection, "west\udcff")
-
-
-def test_another_driver_is_broken(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite3, "Connection", str)
-    with pytest.raises(Broken):
-        database.take_connection()

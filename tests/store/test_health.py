@@ -1,10 +1,14 @@
 import contextlib
+import dataclasses
 
-from sqlalchemy import select
+import pytest
+from sqlalchemy import insert, select, text
 
 from app.store import authorities, health, schema, sites
 from app.store.engine import Database
-from tests.builders import NOW, an_authority
+from tests.builders import GRANT_ID, NOW, WINDOW, a_grant, a_redemption, an_authority
+from tests.postgresql import Cluster
+from tests.store.spending import furnish
 
 
 def test_a_beat_writes_the_time_into_the_one_row(database: Database) -> None:
@@ -16,25 +20,68 @@ def test_a_beat_writes_the_time_into_the_one_row(database: Database) -> None:
 
 
 def test_a_sound_database_has_no_problems(database: Database) -> None:
-    with database.reading() as connection:
-        assert health.integrity_problems(connection) == []
+    assert health.integrity_problems(database, NOW) == []
 
 
-def test_a_reference_to_nothing_is_found(database: Database) -> None:
+def test_a_reference_to_nothing_is_found(sqlite_database: Database) -> None:
+    database = sqlite_database
     with database.writing() as connection:
         issuer = authorities.add(connection, an_authority())
         sites.put(connection, name="west", issuer_id=issuer, wanted=(), now=NOW)
-    with contextlib.closing(database.take_connection()) as raw:
+    with contextlib.closing(database.sqlite.take_connection()) as raw:
         raw.execute("PRAGMA foreign_keys = OFF")
         raw.execute("DELETE FROM authorities")
-    with database.reading() as connection:
-        (problem,) = health.integrity_problems(connection)
+    (problem,) = health.integrity_problems(database, NOW)
     assert problem == "a row of sites refers to a missing row of authorities"
 
 
-def test_a_value_that_breaks_a_constraint_is_found(database: Database) -> None:
-    with contextlib.closing(database.take_connection()) as raw:
+def test_a_value_that_breaks_a_constraint_is_found(sqlite_database: Database) -> None:
+    database = sqlite_database
+    with contextlib.closing(database.sqlite.take_connection()) as raw:
         raw.execute("PRAGMA ignore_check_constraints = ON")
         raw.execute("INSERT INTO heartbeat (id, at) VALUES (2, 0)")
-    with database.reading() as connection:
-        assert health.integrity_problems(connection) == ["CHECK constraint failed in heartbeat"]
+    assert health.integrity_problems(database, NOW) == ["CHECK constraint failed in heartbeat"]
+
+
+def test_an_index_or_constraint_that_means_nothing_is_found(cluster: Cluster) -> None:
+    url = cluster.create()
+    database = Database(url)
+    with database.writing() as connection:
+        connection.execute(text("ALTER TABLE audit ADD CONSTRAINT late CHECK (at > 0) NOT VALID"))
+        connection.execute(
+            text(
+                "UPDATE pg_index SET indisvalid = false"
+                " WHERE indexrelid = 'ix_grants_expires_at'::regclass"
+            )
+        )
+    assert health.integrity_problems(database, NOW) == [
+        "the index ix_grants_expires_at is not valid",
+        "the constraint late was never checked",
+    ]
+    database.close()
+    cluster.drop(url)
+
+
+@pytest.mark.parametrize(
+    ("spent", "ordinals", "now", "found"),
+    [
+        (2, (1, 2), NOW, None),
+        (2, (1,), NOW, "has 2 redemptions spent, and 1 written down"),
+        (1, (1, 2), NOW, "has 1 redemptions spent, and 2 written down"),
+        (1, (2,), NOW, "has 1 redemptions spent, and 1 written down"),
+        (2, (), NOW, "has 2 redemptions spent, and 0 written down"),
+        (0, (1,), NOW + WINDOW, "has 0 redemptions spent, and 1 written down"),
+        (2, (2,), NOW + WINDOW, None),  # old ones are forgotten some at a time
+        (2, (), NOW + WINDOW, None),
+    ],
+)
+def test_books_that_do_not_agree_are_found(
+    database: Database, spent: int, ordinals: tuple[int, ...], now: int, found: str | None
+) -> None:
+    furnish(database, a_grant(spent=spent))
+    with database.writing() as connection:
+        for ordinal in ordinals:
+            row = dataclasses.asdict(a_redemption(ordinal=ordinal))
+            connection.execute(insert(schema.redemptions).values(row))
+    expected = [] if found is None else [f"grant {GRANT_ID} {found}"]
+    assert health.integrity_problems(database, now) == expected

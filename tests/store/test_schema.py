@@ -1,11 +1,9 @@
-import contextlib
 import re
-import sqlite3
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -13,22 +11,28 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import (
     CheckConstraint,
     Column,
-    Engine,
+    Connection,
     ForeignKeyConstraint,
+    MetaData,
     Table,
     UniqueConstraint,
-    create_engine,
+    delete,
+    func,
+    insert,
     inspect,
+    select,
 )
 
 from app.domain import codes, grants, sites
 from app.domain.authorities import Purpose
 from app.domain.sites import Role
+from app.errors import Broken, Conflict
 from app.store import schema
 from app.store.engine import _MIGRATIONS, Database
 from tests.builders import GRANT_ID, NOW, an_authority
 
 OTHER_ID = GRANT_ID.replace("2", "3")
+OLDEST = "0001"
 
 # One valid row of each table, in an order in which they can be inserted.
 ROWS: Mapping[str, Mapping[str, Any]] = {
@@ -135,18 +139,31 @@ ALLOWED_EDGES: tuple[tuple[str, Mapping[str, Any]], ...] = (
 
 
 @pytest.fixture
-def filled(database: Database) -> Iterator[sqlite3.Connection]:
-    with contextlib.closing(database.take_connection()) as connection:
+def filled(database: Database) -> Database:
+    with database.writing() as connection:
         for table in ("heartbeat", "compatibility"):
-            connection.execute(f"DELETE FROM {table}")
+            connection.execute(delete(schema.metadata.tables[table]))
         for table, row in ROWS.items():
-            put(connection, table, row)
-        yield connection
+            connection.execute(insert(schema.metadata.tables[table]).values(row))
+    return database
 
 
-def put(connection: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:
-    names, marks = ", ".join(row), ", ".join("?" * len(row))
-    connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(row.values()))
+def put(database: Database, table: str, row: Mapping[str, Any]) -> None:
+    with database.writing() as connection:
+        connection.execute(insert(schema.metadata.tables[table]).values(row))
+
+
+def refusal(database: Database, table: str, row: Mapping[str, Any]) -> str:
+    """What the database says of a row that it must not take."""
+    with pytest.raises((Conflict, Broken)) as refused:
+        put(database, table, row)
+    return str(refused.value)
+
+
+def count(database: Database, table: str) -> int:
+    with database.reading() as connection:
+        query = select(func.count()).select_from(schema.metadata.tables[table])
+        return connection.execute(query).scalar_one()
 
 
 def table_of(constraint: str) -> str:
@@ -169,26 +186,28 @@ def constraints(kind: type[Any]) -> set[str]:
 
 def in_full(url: str) -> tuple[Any, ...]:
     """Describe everything that a database holds beside its rows."""
-    engine = create_engine(url)
-    found = inspect(engine)
-    described = tuple(
-        (
-            table,
-            [
-                (one["name"], str(one["type"]), one["nullable"], one["default"])
-                for one in found.get_columns(table)
-            ],
-            found.get_pk_constraint(table),
-            by_name(found.get_foreign_keys(table)),
-            by_name(found.get_unique_constraints(table)),
-            by_name(found.get_check_constraints(table)),
-            by_name(found.get_indexes(table)),
-            "AUTOINCREMENT" in sql_of(engine, table),
+    database = Database(url)
+    with database.reading() as connection:
+        found = inspect(connection)
+        described = tuple(
+            (
+                table,
+                [
+                    (one["name"], str(one["type"]), one["nullable"], one["default"])
+                    for one in found.get_columns(table)
+                ],
+                found.get_pk_constraint(table),
+                by_name(found.get_foreign_keys(table)),
+                by_name(found.get_unique_constraints(table)),
+                by_name(found.get_check_constraints(table)),
+                by_name(found.get_indexes(table)),
+                connection.dialect.name == "sqlite"
+                and "AUTOINCREMENT" in sql_of(connection, table),
+            )
+            for table in sorted(found.get_table_names())
+            if table != "alembic_version"
         )
-        for table in sorted(found.get_table_names())
-        if table != "alembic_version"
-    )
-    engine.dispose()
+    database.close()
     return described
 
 
@@ -203,14 +222,13 @@ def plain(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def sql_of(engine: Engine, table: str) -> str:
-    with engine.connect() as connection:
-        query = f"SELECT sql FROM sqlite_master WHERE type = 'table' AND name = '{table}'"
-        return str(connection.exec_driver_sql(query).scalar())
+def sql_of(connection: Connection, table: str) -> str:
+    query = f"SELECT sql FROM sqlite_master WHERE type = 'table' AND name = '{table}'"
+    return str(connection.exec_driver_sql(query).scalar())
 
 
 def test_the_migrations_make_exactly_the_tables_of_the_schema(
-    database: Database, tmp_path: Path
+    database: Database, url: str, empty_url: str
 ) -> None:
     with database.reading() as connection:
         context = MigrationContext.configure(
@@ -218,11 +236,11 @@ def test_the_migrations_make_exactly_the_tables_of_the_schema(
         )
         assert compare_metadata(context, schema.metadata) == []
     # Alembic does not compare CHECK constraints, predicates of indexes and AUTOINCREMENT.
-    direct = f"sqlite:///{tmp_path / 'direct.db'}"
-    engine = create_engine(direct)
-    schema.metadata.create_all(engine)
-    engine.dispose()
-    assert in_full(f"sqlite:///{database.path}") == in_full(direct)
+    direct = Database(empty_url)
+    with direct.writing() as connection:
+        schema.metadata.create_all(connection)
+    direct.close()
+    assert in_full(url) == in_full(empty_url)
 
 
 def test_the_newest_migration_is_our_revision_and_the_only_head() -> None:
@@ -234,10 +252,55 @@ def test_the_newest_migration_is_our_revision_and_the_only_head() -> None:
 def test_a_new_database_holds_one_heartbeat_its_compatibility_and_nothing_else(
     database: Database,
 ) -> None:
-    with contextlib.closing(database.take_connection()) as connection:
-        for table in schema.metadata.tables:
-            (count,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
-            assert count == (1 if table in {"heartbeat", "compatibility"} else 0)
+    for table in schema.metadata.tables:
+        assert count(database, table) == (1 if table in {"heartbeat", "compatibility"} else 0)
+
+
+def upgrade_to(url: str, revision: str) -> None:
+    """Be an older release."""
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    database = Database(url)
+    with database.writing() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+    database.close()
+
+
+def test_the_schema_names_the_oldest_release_that_it_serves(database: Database) -> None:
+    with database.reading() as connection:
+        oldest = connection.execute(select(schema.compatibility.c.oldest_revision)).scalar_one()
+    assert oldest == OLDEST
+    assert oldest <= schema.REVISION
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["before the upgrade", "after the upgrade"])
+def test_rows_as_every_release_that_is_served_writes_them_are_taken(
+    empty_url: str, *, later: bool
+) -> None:
+    """The oldest one knows its own columns only; its rows are there before and come after."""
+    upgrade_to(empty_url, OLDEST)
+    old = MetaData()
+    database = Database(empty_url)
+    with database.reading() as connection:
+        old.reflect(connection)
+    if later:
+        database.upgrade()
+    with database.writing() as connection:
+        connection.execute(delete(old.tables["heartbeat"]))
+        for table in ROWS:
+            if table in old.tables:
+                known = old.tables[table].columns.keys()
+                row = {name: value for name, value in ROWS[table].items() if name in known}
+                connection.execute(insert(old.tables[table]).values(row))
+    database.upgrade()
+    database.check_revision()
+    for table in old.tables:
+        if table != "alembic_version":
+            assert count(database, table) == 1
+            with database.reading() as connection:  # and this release can read them
+                connection.execute(select(schema.metadata.tables[table])).one()
+    database.close()
 
 
 def test_there_is_a_violation_here_for_every_constraint() -> None:
@@ -247,14 +310,14 @@ def test_there_is_a_violation_here_for_every_constraint() -> None:
     assert set(ROWS) == set(schema.metadata.tables)
 
 
-def test_a_second_row_that_breaks_nothing_is_taken(filled: sqlite3.Connection) -> None:
+def test_a_second_row_that_breaks_nothing_is_taken(filled: Database) -> None:
     for table in OTHERS:
         put(filled, table, second(table, {}))
 
 
 @pytest.mark.parametrize(("table", "changes"), ALLOWED_EDGES)
 def test_the_edges_of_the_ranges_are_taken(
-    filled: sqlite3.Connection, table: str, changes: Mapping[str, Any]
+    filled: Database, table: str, changes: Mapping[str, Any]
 ) -> None:
     put(filled, table, second(table, changes))
 
@@ -264,46 +327,57 @@ def test_the_edges_of_the_ranges_are_taken(
     [(constraint, changes) for constraint, cases in CHECKS.items() for changes in cases],
 )
 def test_a_value_out_of_range_is_refused(
-    filled: sqlite3.Connection, constraint: str, changes: Mapping[str, Any]
+    filled: Database, kind: str, constraint: str, changes: Mapping[str, Any]
 ) -> None:
     table = table_of(constraint)
-    with pytest.raises(sqlite3.IntegrityError, match=f"CHECK constraint failed: {constraint}$"):
-        put(filled, table, second(table, changes))
+    said = refusal(filled, table, second(table, changes))
+    assert re.search(
+        {
+            "sqlite": f"CHECK constraint failed: {constraint}$",
+            # Some values do not even fit into the type.
+            "postgres": f'violates check constraint "{constraint}"$|does not take a value',
+        }[kind],
+        said,
+    )
 
 
 @pytest.mark.parametrize(("constraint", "columns"), UNIQUES.items())
 def test_what_must_be_unique_is_refused_the_second_time(
-    filled: sqlite3.Connection, constraint: str, columns: tuple[str, ...]
+    filled: Database, kind: str, constraint: str, columns: tuple[str, ...]
 ) -> None:
     table = table_of(constraint)
+    row = second(table, {column: ROWS[table][column] for column in columns})
     named = re.escape(", ".join(f"{table}.{column}" for column in columns))
-    with pytest.raises(sqlite3.IntegrityError, match=f"UNIQUE constraint failed: {named}$"):
-        put(filled, table, second(table, {column: ROWS[table][column] for column in columns}))
+    said = {
+        "sqlite": f"UNIQUE constraint failed: {named}$",
+        "postgres": f'violates unique constraint "{constraint}"$',
+    }
+    assert re.search(said[kind], refusal(filled, table, row))
 
 
 @pytest.mark.parametrize("table", OTHERS)
-def test_a_primary_key_is_refused_the_second_time(filled: sqlite3.Connection, table: str) -> None:
+def test_a_primary_key_is_refused_the_second_time(filled: Database, kind: str, table: str) -> None:
     keys = [column.name for column in schema.metadata.tables[table].primary_key]
-    with pytest.raises(sqlite3.IntegrityError, match="UNIQUE constraint failed"):
-        put(filled, table, second(table, {key: ROWS[table][key] for key in keys}))
+    said = {"sqlite": "UNIQUE constraint failed", "postgres": f'unique constraint "pk_{table}"'}
+    row = second(table, {key: ROWS[table][key] for key in keys})
+    assert said[kind] in refusal(filled, table, row)
 
 
-def test_there_is_one_authority_of_the_server_and_any_number_of_others(
-    filled: sqlite3.Connection,
-) -> None:
+def test_there_is_one_authority_of_the_server_and_any_number_of_others(filled: Database) -> None:
     put(filled, "authorities", second("authorities", {"purpose": "server"}))
     third = second("authorities", {"id": 3, "name": "third", "fingerprint": "f3"})
-    with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
-        put(filled, "authorities", {**third, "purpose": "server"})
+    assert "unique" in refusal(filled, "authorities", {**third, "purpose": "server"}).lower()
     put(filled, "authorities", third)
 
 
-@pytest.mark.parametrize(("table", "changes"), FOREIGN.values(), ids=FOREIGN)
-def test_a_reference_to_nothing_is_refused(
-    filled: sqlite3.Connection, table: str, changes: Mapping[str, Any]
-) -> None:
-    with pytest.raises(sqlite3.IntegrityError, match="FOREIGN KEY constraint failed"):
-        put(filled, table, second(table, changes))
+@pytest.mark.parametrize("constraint", FOREIGN)
+def test_a_reference_to_nothing_is_refused(filled: Database, kind: str, constraint: str) -> None:
+    table, changes = FOREIGN[constraint]
+    said = {
+        "sqlite": "FOREIGN KEY constraint failed",
+        "postgres": f'violates foreign key constraint "{constraint}"',
+    }
+    assert said[kind] in refusal(filled, table, second(table, changes))
 
 
 def columns() -> Iterator[tuple[Table, Column[Any]]]:
@@ -321,10 +395,13 @@ def columns() -> Iterator[tuple[Table, Column[Any]]]:
     ],
 )
 def test_what_must_be_there_is_refused_when_it_is_not(
-    filled: sqlite3.Connection, table: str, column: str
+    filled: Database, kind: str, table: str, column: str
 ) -> None:
-    with pytest.raises(sqlite3.IntegrityError, match=f"NOT NULL constraint failed: {table}"):
-        put(filled, table, second(table, {column: None}))
+    said = {
+        "sqlite": f"NOT NULL constraint failed: {table}.{column}",
+        "postgres": f'null value in column "{column}" of relation "{table}"',
+    }
+    assert said[kind] in refusal(filled, table, second(table, {column: None}))
 
 
 def test_only_what_may_be_absent_is_nullable() -> None:
@@ -333,25 +410,32 @@ def test_only_what_may_be_absent_is_nullable() -> None:
 
 
 @pytest.mark.parametrize("parent", ["authorities", "sites"])
-def test_what_others_depend_on_cannot_be_deleted(filled: sqlite3.Connection, parent: str) -> None:
-    with pytest.raises(sqlite3.IntegrityError, match="FOREIGN KEY"):
-        filled.execute(f"DELETE FROM {parent}")
+def test_what_others_depend_on_cannot_be_deleted(filled: Database, parent: str) -> None:
+    with pytest.raises(Conflict, match=r"(?i)foreign key"), filled.writing() as connection:
+        connection.execute(delete(schema.metadata.tables[parent]))
 
 
-def test_what_belongs_to_something_goes_with_it(filled: sqlite3.Connection) -> None:
-    filled.execute("DELETE FROM grants")
-    assert filled.execute("SELECT count(*) FROM redemptions").fetchone() == (0,)
-    filled.execute("DELETE FROM sites")
-    assert filled.execute("SELECT count(*) FROM endpoints").fetchone() == (0,)
+def test_what_belongs_to_something_goes_with_it(filled: Database) -> None:
+    with filled.writing() as connection:
+        connection.execute(delete(schema.grants))
+    assert count(filled, "redemptions") == 0
+    with filled.writing() as connection:
+        connection.execute(delete(schema.sites))
+    assert count(filled, "endpoints") == 0
 
 
 @pytest.mark.parametrize("table", ["sites", "audit"])
-def test_a_number_is_never_used_again(filled: sqlite3.Connection, table: str) -> None:
-    filled.execute("DELETE FROM grants")
-    filled.execute(f"DELETE FROM {table}")
-    row = {name: value for name, value in ROWS[table].items() if name != "id"}
-    put(filled, table, row)
-    assert filled.execute(f"SELECT id FROM {table}").fetchone() == (2,)
+def test_a_number_is_never_used_again(filled: Database, table: str) -> None:
+    numbered = schema.metadata.tables[table]
+    row = {name: value for name, value in second(table, {}).items() if name != "id"}
+    numbers = []
+    with filled.writing() as connection:
+        connection.execute(delete(schema.grants))
+        for _ in range(2):
+            connection.execute(delete(numbered))
+            adding = insert(numbered).values(row).returning(numbered.c.id)
+            numbers.append(connection.execute(adding).scalar_one())
+    assert numbers[0] < numbers[1]
 
 
 def length(table: str, column: str) -> int:
@@ -386,7 +470,7 @@ def test_columns_are_wide_enough_for_what_the_domain_lets_pass() -> None:
     assert length("grants", "concealed_code") >= len(concealed)
 
 
-def test_grants_are_kept_in_one_tree_by_their_id(database: Database) -> None:
-    with database.reading() as connection:
+def test_grants_are_kept_in_one_tree_by_their_id(sqlite_database: Database) -> None:
+    with sqlite_database.reading() as connection:
         sql = connection.exec_driver_sql("SELECT sql FROM sqlite_master WHERE name = 'grants'")
         assert "WITHOUT ROWID" in sql.scalar_one()

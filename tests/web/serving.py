@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.web.listeners import Limits, Listener, bind, run
+from app.web.proxies import Proxies
 from app.web.tls import ServerContext, server_context
 
 PATIENCE = 20.0
@@ -181,11 +182,17 @@ def serving(
     keep_alive: bool = False,
     address: str = "127.0.0.1:0",
     bound: Callable[[str], socket.socket] = bind,
+    proxies: Proxies | None = None,
 ) -> Iterator[Server]:
     """Run a listener in a thread until the block ends; it must be able to stop then."""
     context = server_context(IDENTITY.certificate, IDENTITY.key) if tls else None
     listener = Listener(
-        app, bound(address), context=context, limits=limits or Limits(), keep_alive=keep_alive
+        app,
+        bound(address),
+        context=context,
+        limits=limits or Limits(),
+        keep_alive=keep_alive,
+        proxies=proxies,
     )
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 

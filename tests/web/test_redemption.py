@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from app import ambient
 from app.domain.grants import State
 from app.domain.sites import parse_endpoint
-from app.services import grants, sites
+from app.services import grants, sites, theft
 from tests.running import Answer, Server, running
 
 SITE_UID = "7a0c9a2c-6a43-4a53-9a0d-0f4a2c1b9d11"
@@ -26,14 +26,19 @@ SITE_UID = "7a0c9a2c-6a43-4a53-9a0d-0f4a2c1b9d11"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running(tmp_path_factory.mktemp("server")) as started:
+    """A server that bears any number of failures: most of what is tried here fails."""
+    with running(
+        tmp_path_factory.mktemp("server"), GRANTSERVER_LIMITS_PEER_FAILURES="0"
+    ) as started:
         yield started
 
 
 @pytest.fixture(scope="module")
 def by_key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running(
-        tmp_path_factory.mktemp("by-key"), GRANTSERVER_GRANTS_REDEMPTION_BY_KEY="true"
+        tmp_path_factory.mktemp("by-key"),
+        GRANTSERVER_GRANTS_REDEMPTION_BY_KEY="true",
+        GRANTSERVER_LIMITS_PEER_FAILURES="0",
     ) as started:
         yield started
 
@@ -407,3 +412,150 @@ def test_a_home_elsewhere_is_not_believed(tmp_path: Path, server: Server) -> Non
         stranger = replace(other, addresses=server.addresses)
         with pytest.raises(ssl.SSLCertVerificationError):
             stranger.request("POST", "/")
+
+
+# Limits
+
+
+@pytest.fixture
+def limited(tmp_path: Path) -> Iterator[Server]:
+    """A server that bears three failures of a peer, and no fourth for a long time."""
+    with running(
+        tmp_path,
+        GRANTSERVER_LIMITS_PEER_FAILURES="3",
+        GRANTSERVER_LIMITS_PEER_RECOVERY="1h",
+        GRANTSERVER_LIMITS_GRANT_FAILURES="4",
+        GRANTSERVER_LIMITS_GRANT_RECOVERY="2h",
+    ) as started:
+        yield started
+
+
+def guess(server: Server, grant: str, peer: str = "127.0.0.2") -> Answer:
+    return server.request("POST", f"/{grant}", b"wrong", peer=peer)
+
+
+def counter(server: Server, name: str) -> float:
+    lines = server.ops("/metrics").body.decode().splitlines()
+    return float(next(line.rpartition(" ")[2] for line in lines if line.startswith(name)))
+
+
+def test_a_peer_that_has_failed_too_often_is_refused_whatever_it_asks(limited: Server) -> None:
+    issued = limited.issue(fresh(), redemptions=2)
+    answers = [
+        guess(limited, issued.grant.id),
+        guess(limited, str(uuid.uuid4())),
+        limited.request("PUT", "/", peer="127.0.0.2"),
+    ]
+    assert [one.status for one in answers] == [403, 404, 405]
+    for answer in (
+        limited.redeem(issued, peer="127.0.0.2"),
+        guess(limited, issued.grant.id),
+        limited.request("PUT", "/", peer="127.0.0.2"),
+        limited.request(
+            "GET",
+            f"/{issued.grant.id}",
+            headers={"Authorization": f"Bearer {issued.code}"},
+            peer="127.0.0.2",
+        ),
+    ):
+        refused(answer, 429, "Too many failed attempts")
+        assert 3595 <= int(answer.headers["retry-after"]) <= 3600
+    assert limited.redeem(issued, peer="127.0.0.3").status == 200
+    assert counter(limited, 'grantserver_refusals_total{reason="rate_limited"}') == 4
+    assert counter(limited, 'grantserver_refusals_total{reason="wrong_code"}') == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b"x" * 5000, {}, 400),
+        (None, {"name": "../x"}, 400),
+        (None, {"name": "\xff"}, 400),
+        (None, {"subject": "a\tb"}, 400),
+        (None, {"subject": "\xff"}, 400),
+    ],
+)
+def test_nonsense_counts_as_failure(
+    limited: Server, body: bytes | None, headers: dict[str, str], status: int
+) -> None:
+    issued = limited.issue(fresh())
+    path, code = f"/{issued.grant.id}", issued.code.encode()
+    for expected in (status, status, status, 429):
+        answer = limited.request("POST", path, body or code, headers, "127.0.0.2")
+        assert answer.status == (expected if body is None else status)
+    assert guess(limited, issued.grant.id).status == 429
+
+
+def test_nothing_that_a_client_writes_makes_it_another_peer(limited: Server) -> None:
+    issued = limited.issue(fresh())
+    for number in range(4):
+        answer = limited.request(
+            "POST",
+            f"/{issued.grant.id}",
+            b"wrong",
+            {
+                "X-Forwarded-For": f"10.0.0.{number}",
+                "Forwarded": f"for=10.0.0.{number}",
+                "X-Real-IP": f"10.0.0.{number}",
+                "subject": f"site-{number}",
+            },
+            "127.0.0.2",
+        )
+    assert answer.status == 429
+
+
+def test_to_come_too_late_is_no_failure(limited: Server) -> None:
+    used_up = limited.issue(fresh())
+    assert limited.redeem(used_up).status == 200
+    expired = limited.issue(fresh(), ago=601)
+    for _ in range(3):
+        assert limited.redeem(used_up, subject="west").status == 404
+        assert limited.redeem(expired).status == 404
+    assert limited.redeem(limited.issue(fresh())).status == 200
+
+
+def test_a_locked_grant_is_closed_to_guessers_alone(limited: Server) -> None:
+    issued = limited.issue(fresh(), redemptions=9)
+    guessers = [f"127.0.1.{number}" for number in range(1, 7)]
+    assert {guess(limited, issued.grant.id, peer).status for peer in guessers} == {403}
+    for peer in guessers:
+        answer = limited.redeem(issued, peer=peer)
+        refused(answer, 429, "Too many failed attempts")
+        assert 7195 <= int(answer.headers["retry-after"]) <= 7200
+    assert limited.redeem(issued, peer="127.0.0.1").status == 200
+    other = limited.issue(fresh())
+    assert limited.redeem(other, peer=guessers[0]).status == 200  # of another grant
+
+
+# Suspected theft
+
+
+def test_a_stolen_token_is_shown_to_who_holds_its_code(server: Server) -> None:
+    issued = server.issue(fresh())
+    authorization = f"Bearer {issued.code}"
+    server.redeem(issued, name="mine", subject="east")
+    told = json.loads(inspect(server, issued.grant.id, authorization).body)
+    assert told["suspectedTokenTheft"] is None
+    before = counter(server, "grantserver_theft_suspicions_total")
+    for _ in range(2):
+        late = server.redeem(issued, name="copy", subject="mallory", peer="127.0.0.66")
+        refused(late, 404, "No such access granted")
+    told = json.loads(inspect(server, issued.grant.id, authorization).body)["suspectedTokenTheft"]
+    assert told.keys() == {"first", "later"}
+    assert (told["first"]["name"], told["first"]["subject"]) == ("mine", "east")
+    assert [(one["name"], one["subject"]) for one in told["later"]] == [("copy", "mallory")]
+    assert told["later"][0]["time"].endswith("Z")
+    assert "127.0.0.66" not in json.dumps(told)
+    assert counter(server, "grantserver_theft_suspicions_total") == before + 1
+
+
+def test_certificates_of_a_stolen_token_are_marked_where_that_is_wanted(tmp_path: Path) -> None:
+    with running(tmp_path, GRANTSERVER_GRANTS_REVOKE_ON_THEFT="true") as server:
+        issued = server.issue()
+        assert server.redeem(issued).status == 200
+        refused(server.redeem(issued, subject="mallory"), 404, "No such access granted")
+        (redemption,) = grants.show(server.home.database, issued.grant.id)[1]
+        found = theft.suspected(server.home.database, issued.grant.id)
+        assert redemption.revoked_at is not None
+        assert found is not None
+        assert found.first == redemption
