@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test lint types layers check bench bench-scale lock clean
+.PHONY: help install demo run test lint types layers check prove prove-short bench bench-scale fuzz timing lock clean
 
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,13 +42,33 @@ types: install
 layers: install
 	$(BIN)/lint-imports
 
-check: lint types layers test  ## everything that must be green before a change lands
+check: lint types layers test prove-short  ## everything that must be green before a change lands
+
+# ATTEMPTS, KILLS and DATABASE (sqlite, postgresql, both or a URL) for all databases together;
+# what else `python -m prove --help` shows goes into ARGS.
+ATTEMPTS ?= 1000000
+KILLS ?= 1000
+DATABASE ?= both
+
+prove: install  ## prove that a grant of N gives exactly N redemptions, whatever races or dies
+	@$(BIN)/python -m prove --attempts $(ATTEMPTS) --kills $(KILLS) --database '$(DATABASE)' $(ARGS)
+
+prove-short: install
+	@$(BIN)/python -m prove --attempts 20000 --kills 40 --database '$(DATABASE)' $(ARGS)
 
 bench: install  ## measure redemptions per second against bare TLS handshakes, in one run
 	$(BIN)/python bench/run.py
 
 bench-scale: install  ## measure whether a store of a million grants is slower than one of a thousand
 	$(BIN)/python bench/scale.py
+
+# e.g. make fuzz MINUTES=30; what else `python -m fuzz --help` shows goes into ARGS.
+MINUTES ?= 5
+fuzz: install  ## try everything that reads strangers' input with damaged input, for some minutes
+	@$(BIN)/python -m fuzz --minutes $(MINUTES) $(ARGS)
+
+timing: install  ## measure whether the time of a refusal tells anything about the right code
+	@$(BIN)/python bench/timing.py $(ARGS)
 
 lock:  ## pin the dependencies anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --upgrade -q -o requirements.lock

@@ -41,8 +41,11 @@ class Stage:
     environment: Mapping[str, str]
     ops: str
 
-    def type(self, *words: str, expect: int = 0) -> None:
-        """Run `grantserver WORDS`, showing command and output; the demo fails if it does."""
+    def type(self, *words: str, expect: int = 0, told: str = "") -> None:
+        """Run `grantserver WORDS`, showing command and output.
+
+        The demo fails unless it ends with `expect` and has `told` what it should.
+        """
         print(f"\n  $ grantserver {shlex.join(words)}")
         done = subprocess.run(
             [sys.executable, "-m", "app", *words],
@@ -56,6 +59,8 @@ class Stage:
         print(textwrap.indent(done.stdout.rstrip(), "  | "))
         if done.returncode != expect:
             raise SystemExit(f"the command above ended with {done.returncode}, not with {expect}")
+        if told not in done.stdout:
+            raise SystemExit(f'the command above did not say "{told}"')
 
 
 def main() -> None:
@@ -122,8 +127,12 @@ def play(stage: Stage) -> None:
             stage.type("token", "redeem", "token.yaml", "--subject", site, "--out", site)
             look_at(stage, site)
         step(6, "A third site tries. Both redemptions are used: it is refused.")
-        stage.type("token", "redeem", "token.yaml", "--subject", "north", expect=1)
-        step(7, "The server has counted exactly two.")
+        stage.type(
+            *("token", "redeem", "token.yaml", "--subject", "north"),
+            expect=1,
+            told="No such access granted",
+        )
+        step(7, "The server has counted exactly two, and noted that somebody else had the code.")
         stage.type("grant", "list")
         stage.type("token", "inspect", "token.yaml")
         step(8, "Stop the server.")

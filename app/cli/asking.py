@@ -1,6 +1,7 @@
 """Asking a server one question from a command that is not asynchronous itself."""
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from typing import Any
 
@@ -33,4 +34,6 @@ def ask(question: Coroutine[Any, Any, Answer]) -> Answer:
             loop = runner.get_loop()
             if isinstance(loop, _Loop):
                 for transport in loop.transports:
-                    transport.abort()
+                    # Python 3.11.2 stumbles over a TLS connection that is gone already.
+                    with contextlib.suppress(AttributeError):
+                        transport.abort()

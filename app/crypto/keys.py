@@ -9,6 +9,7 @@ from typing import overload
 from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.utils import CryptographyDeprecationWarning
 
 from app.domain.certificates import KeyType
 from app.errors import Invalid
@@ -145,8 +146,9 @@ def _reading() -> Iterator[None]:
         yield
     except TypeError:  # the library's way to say that a password is needed
         raise _invalid("the key is encrypted") from None
-    except (ValueError, UnsupportedAlgorithm, InternalError):
+    except (ValueError, UnsupportedAlgorithm, InternalError, CryptographyDeprecationWarning):
         # InternalError: what OpenSSL refuses for a reason that the library does not expect.
+        # A warning (where it is an error) tells of kinds that are not accepted anyhow.
         # The cause is not handed on: it may quote the key, as where a line is not ended right.
         raise _invalid("this cannot be read as a private key") from None
 
@@ -157,7 +159,7 @@ def _check_lengths(key: rsa.RSAPrivateKey) -> None:
         raise _invalid(f"the RSA key has {key.key_size} bits")
     numbers = key.private_numbers()
     if max(numbers.p, numbers.q).bit_length() > key.key_size // 2 + _PRIME_LEEWAY_BITS:
-        raise _invalid("this cannot be read as a private key")
+        raise _invalid("the primes of the RSA key differ in length")
 
 
 @overload

@@ -3,8 +3,10 @@
 Transactions are opened in `app.store.engine`; the ledger on SQLite is a module of its own.
 """
 
+import contextlib
 import os
 import sqlite3
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -44,14 +46,8 @@ class Sqlite:
         self.name = path
         if not make and not self.path.is_file():
             raise Missing("database", path)
-        try:
-            # SQLite would create it with the umask's mode; its -wal and -shm files copy the mode.
-            # O_EXCL: closing a file that SQLite has open in this process would drop its locks.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        except FileExistsError:
-            pass
-        except OSError as error:
-            raise Unavailable(f"database {path}: {error.strerror}") from error
+        if not self.path.exists():
+            _make(self.path)
         self._identity = _identity(self.path)
         # isolation_level None: every transaction is begun by _begin. hide_parameters: what was
         # to be stored must not appear in the text of an error.
@@ -123,6 +119,30 @@ def _explained(error: SQLAlchemyError | sqlite3.Error) -> GrantServerError:
         return Unavailable(f"database: {getattr(error, 'orig', None) or type(error).__name__}")
     # The pool's own connections come without the library's wrapping.
     return Unavailable(f"database: {error}")
+
+
+def _make(path: Path) -> None:
+    """Put an empty database in place, or leave the one that somebody else put there first.
+
+    SQLite would create the file with the umask's mode (its -wal and -shm files copy the mode).
+    The file is in WAL mode when it gets its name: the change of mode waits for nobody, so
+    processes that opened a new file at once would fail one another. Raises Unavailable when
+    there is no room or no right.
+    """
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
+        os.close(descriptor)
+        try:
+            with contextlib.closing(sqlite3.connect(temporary)) as connection:
+                connection.execute("PRAGMA journal_mode = WAL").close()
+            with contextlib.suppress(FileExistsError):
+                os.link(temporary, path)
+        finally:
+            Path(temporary).unlink()
+    except OSError as error:
+        raise Unavailable(f"database {path}: {error.strerror}") from error
+    except sqlite3.Error as error:
+        raise Unavailable(f"database {path}: {error}") from error
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

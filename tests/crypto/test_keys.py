@@ -1,3 +1,6 @@
+import base64
+import traceback
+
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
@@ -139,6 +142,65 @@ def test_an_empty_a_cut_and_an_endless_input_are_refused(keys: dict[str, Private
     assert "cannot be read" in refusal(pem.replace(b"M", b"!"))
     with pytest.raises(Invalid, match="longer than"):
         load_private_key(pem + b"#" * 20_000)
+
+
+def rsa_of(p: int, q: int) -> bytes:
+    """Write a key of two primes, right in every part of it."""
+    numbers = (p * q, 65537, pow(65537, -1, (p - 1) * (q - 1)), p, q)
+    exponents = tuple(numbers[2] % (prime - 1) for prime in (p, q))
+    body = b"".join(_integer(one) for one in (0, *numbers, *exponents, pow(q, -1, p)))
+    return _framed("RSA PRIVATE KEY", _tlv(0x30, body))
+
+
+def _tlv(tag: int, content: bytes) -> bytes:
+    size = len(content)
+    if size < 128:
+        return bytes((tag, size)) + content
+    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes((tag, 128 | len(length))) + length + content
+
+
+def _integer(number: int) -> bytes:
+    return _tlv(2, number.to_bytes(number.bit_length() // 8 + 1, "big"))
+
+
+def _framed(label: str, der: bytes) -> bytes:
+    body = base64.encodebytes(der).decode()
+    return f"-----BEGIN {label}-----\n{body}-----END {label}-----\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("exponents", "told"),
+    [
+        ((4253, 4423), "8676 bits"),
+        ((9689, 9941), "longer than"),
+        ((607, 4423), "differ in length"),
+    ],
+    ids=str,
+)
+def test_an_rsa_key_whose_primes_take_long_to_check_is_refused_before_they_are(
+    exponents: tuple[int, int], told: str
+) -> None:
+    p, q = (2**exponent - 1 for exponent in exponents)  # Mersenne's primes
+    assert told in refusal(rsa_of(p, q))
+
+
+def test_a_diffie_hellman_key_too_long_for_openssl_is_refused() -> None:
+    prime = (1 << 12_000) - 159
+    kind = _tlv(
+        0x30, bytes.fromhex("06092a864886f70d010301") + _tlv(0x30, _integer(prime) + _integer(2))
+    )
+    der = _tlv(0x30, _integer(0) + kind + _tlv(4, _integer(prime // 4)))
+    assert "cannot be read" in refusal(_framed("PRIVATE KEY", der))
+
+
+def test_a_key_whose_last_line_is_broken_is_not_told_by_the_cause(
+    keys: dict[str, PrivateKey],
+) -> None:
+    first, secret, *_ = to_pem(keys["p256"]).decode().splitlines()
+    with pytest.raises(Invalid) as caught:
+        load_private_key(f"{first}\n{secret}\n-----END {secret}\n-----\n".encode())
+    assert secret[10:30] not in "".join(traceback.format_exception(caught.value))
 
 
 @given(data=st.data())

@@ -89,6 +89,7 @@ def test_go_durations_are_read(text: str, seconds: int) -> None:
         ("1.9ns", 1),
         ("9223372036854775807ns", LONGEST),
         ("-9223372036854775807ns", -LONGEST),
+        ("-9223372036854775808ns", -LONGEST - 1),
     ],
 )
 def test_durations_that_are_no_window_are_read_too(text: str, nanoseconds: int) -> None:
@@ -110,7 +111,8 @@ def test_a_fraction_of_a_second_counts_as_a_whole_one(text: str, seconds: int) -
         "h", "s1", "1 h", " 1h", "1h ", "1h\n", "1H", "1S", "1hour", "1min", "1e3s", "1_0s", "0x1s",
         "+-1s", "--1s", "1,5h", "1h-1m", "1s\x00", "\x00", "\ud800", "1\ud800s", "infs", "nans",
         "\u0661h", "\u0967s", "\uff11s", "1\uff53", "\u00b2s", "\u2160h", "1\u00b5", "\u00b5s",
-        "9223372036854775808ns", "2562048h", "9" * 300 + "h", "1s" * 200, "1s" + " " * 10_000,
+        "9223372036854775808ns", "-9223372036854775809ns", "2562048h",
+        "9" * 300 + "h", "1s" * 200, "1s" + " " * 10_000,
     ],
 )  # fmt: skip
 def test_anything_else_is_refused_and_told_what_is_allowed(text: str) -> None:

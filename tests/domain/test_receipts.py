@@ -156,6 +156,8 @@ def test_no_key_is_in_the_repr_of_a_receipt() -> None:
         {"endpoint": {"port": "x"}},
         {"endpoint": {"port": "0"}},
         {"endpoint": {"port": 65536}},
+        {"endpoint": {"port": "00009999999999"}},
+        {"endpoint": {"port": "0000055671"}},
         {"endpoint": {"port": None}},
     ],
     ids=repr,
@@ -176,6 +178,12 @@ def test_an_answer_that_was_cut_off_inside_is_refused() -> None:
     end = whole.index(b"port:")
     for length in range(end):
         refused(whole[:length])
+
+
+def test_a_number_that_could_not_be_written_again_is_refused() -> None:
+    for field in ("port", "weight"):
+        body = an_answer(endpoint={field: "NUMBER"}).replace(b"NUMBER", b"0x" + b"f" * 5000)
+        refused(body.replace(b'"0x', b"0x").replace(b'f"', b"f"))
 
 
 @given(st.binary(max_size=200))

@@ -67,17 +67,31 @@ def test_as_text_every_scalar_is_what_was_written() -> None:
         "\x00",
         "a: !unknown b",
         "? [1]\n: 2\n? {a: b}\n: 3",
+        "a: !!bool x",
+        'a: !!int ""',
+        'a: !!float ""',
+        "a: !!timestamp x",
+        'a: "\\ud800"',
     ],
-    ids=["open", "alias", "object", "deep", "control", "tag", "odd-keys"],
+    ids=[
+        *("open", "alias", "object", "deep", "control", "tag", "odd-keys"),
+        *("no-bool", "no-int", "no-float", "no-date", "half-a-character"),
+    ],
 )
 def test_hostile_texts_are_refused(text: str, *, as_text: bool) -> None:
     with pytest.raises(Invalid, match="x: it is not YAML"):
         read_all("x", text, as_text=as_text)
 
 
-def test_a_number_too_long_to_read_is_refused() -> None:
+@pytest.mark.parametrize(
+    "number",
+    ["9" * 5000, "0x" + "f" * 5000, "1" + ":1" * 100_000, "1" + ":1" * 300 + ".0", "1." + "1" * 99],
+    ids=["decimal", "hexadecimal", "sexagesimal", "sexagesimal-fraction", "fraction"],
+)
+def test_a_number_too_long_to_read_or_to_write_again_is_refused(number: str) -> None:
     with pytest.raises(Invalid):
-        read_all("x", "a: " + "9" * 5000)
+        read_all("x", f"a: {number}")
+    assert read_all("x", f"a: {number}", as_text=True) == [{"a": number}]
 
 
 def test_a_mistake_names_its_line_and_not_its_text() -> None:

@@ -1,0 +1,1 @@
+"""Fuzzing: the properties of everything that reads what strangers write, tried for minutes."""
