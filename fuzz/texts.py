@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from app.domain.certificates import Minted
-from app.domain.documents import access_token, bundle
+from app.domain.documents import access_token, bundle, link_documents
 from app.domain.durations import HOUR, MICROSECOND, MILLISECOND, MINUTE, SECOND, parse_duration
 from app.domain.names import check_claimed_name, check_name, common_name
 from app.domain.receipts import read_receipt
@@ -206,7 +206,7 @@ def check_answer(value: tuple[str, list[_Endpoint], int]) -> None:
         grouped = links(name, sorted(made, key=lambda one: one.group), cost)
     except (Refused, Unready):
         return
-    body = bundle(name, MINTED, grouped)
+    body = bundle(name, MINTED, link_documents(grouped, credentials=name))
     secret, *others = same_in_both(body.decode("ascii"))
     assert secret["metadata"] == {"name": name}
     encoded = {"ca.crt": MINTED.ca_pem, "tls.crt": PEM.encode(), "tls.key": MINTED.key_pem}
@@ -280,8 +280,8 @@ _PLAIN_LINK: Final = (
     b"spec:\n  cost: 1\n  tlsCredentials: lab\n  since: 1:30\n  endpoints:\n"
     b"  - {name: edge, host: 10.0.0.1, port: 45671}\n"
 )
-ANSWER: Final = bundle("lab", MINTED, _LINKS)
-PLAIN_ANSWER: Final = bundle("lab", MINTED, ()) + b"---\n" + _PLAIN_LINK
+ANSWER: Final = bundle("lab", MINTED, link_documents(_LINKS, credentials="lab"))
+PLAIN_ANSWER: Final = bundle("lab", MINTED, b"") + b"---\n" + _PLAIN_LINK
 TOKEN: Final = access_token(
     name="lab",
     url="https://west.example:9090/2b3f3a1c-6f0e-4c5e-9f57-0d4c1b7a9e10",

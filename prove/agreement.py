@@ -9,6 +9,7 @@ import binascii
 import hashlib
 import json
 import re
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -207,10 +208,10 @@ class Auditor:
         if kept is None or kept.ordinal != row.ordinal:
             raise _Odd(f"redemption {row.ordinal}: no answer of it is kept")
         try:
-            opened = keys.open(kept.sealed)
-        except Broken as error:
+            answer = _written(row.name, keys.open(kept.sealed), self._ca_pem)
+        except (Broken, struct.error) as error:
             raise _Odd(f"redemption {row.ordinal}: {error}") from error
-        if digest is not None and hashlib.sha256(opened).hexdigest() != digest:
+        if digest is not None and hashlib.sha256(answer).hexdigest() != digest:
             raise _Odd(f"redemption {row.ordinal}: the kept answer is not the one that was given")
         self.tally.kept += 1
 
@@ -273,6 +274,24 @@ class _Found:
 
 
 _AUDITED: Final = ("ordinal", "name", "peer", "serial", "fingerprint")
+
+
+def _written(name: str, parts: bytes, ca_pem: bytes) -> bytes:
+    """Write the answer whose parts were kept: see `app.domain.kept_answers` for their form."""
+    form, _, certificate_bytes, key_bytes = struct.unpack_from(">BqHH", parts)
+    rest = parts[struct.calcsize(">BqHH") :]
+    key = rest[certificate_bytes : certificate_bytes + key_bytes]
+    links = rest[certificate_bytes + key_bytes :]
+    files = {"ca.crt": ca_pem, "tls.crt": rest[:certificate_bytes], "tls.key": key}
+    data = "".join(
+        f'  {file}: "{base64.b64encode(held).decode()}"\n' for file, held in files.items()
+    )
+    if form != 1 or not links.startswith(b"---\n"):
+        raise Broken("the kept answer is of an unknown form")
+    return (
+        f'---\napiVersion: v1\nkind: Secret\nmetadata:\n  name: "{name}"\n'
+        f"type: kubernetes.io/tls\ndata:\n{data}"
+    ).encode() + links
 
 
 def _fact(grant: str, details: Mapping[str, object]) -> bytes:

@@ -13,17 +13,25 @@ class KeyType(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Minted:
-    """A finished client certificate with its key, and the facts that the ledger keeps of it.
+class Credentials:
+    """What a Secret holds: a client certificate, its key, and the certificate of its issuer.
 
-    `serial` and `fingerprint` (SHA-256 of the DER) are lower-case hexadecimal without
-    separators; the two times are UTC seconds; `ca_pem` is the issuer's certificate as it was
-    given to us, possibly with further certificates of its chain.
+    `ca_pem` is that certificate as it was given to us, possibly with others of its chain.
     """
 
     certificate_pem: bytes = field(repr=False)
     key_pem: bytes = field(repr=False)
     ca_pem: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Minted(Credentials):
+    """Fresh credentials, and the facts that the ledger keeps of their certificate.
+
+    `serial` and `fingerprint` (SHA-256 of the DER) are lower-case hexadecimal without
+    separators; the two times are UTC seconds.
+    """
+
     serial: str
     fingerprint: str
     not_before: int

@@ -11,16 +11,23 @@ import json
 from collections.abc import Sequence
 from typing import Final
 
-from app.domain.certificates import Minted
+from app.domain.certificates import Credentials
 from app.domain.sites import Link
 
 _text: Final = json.encoder.encode_basestring_ascii
 
 
-def bundle(name: str, minted: Minted, links: Sequence[Link]) -> bytes:
-    """Write what a successful redemption answers: one Secret, then one or more Links."""
-    documents = [_secret(name, minted), *(_link(link, credentials=name) for link in links)]
-    return "".join(documents).encode("ascii")
+def bundle(name: str, credentials: Credentials, links: bytes) -> bytes:
+    """Write what a successful redemption answers: one Secret, then `links` as they were written.
+
+    `name` is the Secret's, and the one that the Links call their credentials.
+    """
+    return _secret(name, credentials).encode("ascii") + links
+
+
+def link_documents(links: Sequence[Link], *, credentials: str) -> bytes:
+    """Write one or more Links; `credentials` is the name of the Secret that goes with them."""
+    return "".join([_link(link, credentials) for link in links]).encode("ascii")
 
 
 def access_token(
@@ -48,7 +55,7 @@ def access_token(
     )
 
 
-def _secret(name: str, minted: Minted) -> str:
+def _secret(name: str, credentials: Credentials) -> str:
     return (
         "---\n"
         "apiVersion: v1\n"
@@ -57,13 +64,13 @@ def _secret(name: str, minted: Minted) -> str:
         f"  name: {_text(name)}\n"
         "type: kubernetes.io/tls\n"
         "data:\n"
-        f"  ca.crt: {_base64(minted.ca_pem)}\n"
-        f"  tls.crt: {_base64(minted.certificate_pem)}\n"
-        f"  tls.key: {_base64(minted.key_pem)}\n"
+        f"  ca.crt: {_base64(credentials.ca_pem)}\n"
+        f"  tls.crt: {_base64(credentials.certificate_pem)}\n"
+        f"  tls.key: {_base64(credentials.key_pem)}\n"
     )
 
 
-def _link(link: Link, *, credentials: str) -> str:
+def _link(link: Link, credentials: str) -> str:
     endpoints = "".join(
         f"  - name: {endpoint.role}\n"
         f"    host: {_text(endpoint.host)}\n"

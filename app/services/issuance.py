@@ -66,10 +66,7 @@ class Issuance:
         Raises Unready(ISSUER) when there is none that can sign, Broken when the finished
         certificate is not the one that was ordered.
         """
-        issuer = self._issuers.get(found.issuer_id)
-        if issuer is None:
-            issuer = await asyncio.to_thread(self._read_issuer, found)
-            self._issuers[found.issuer_id] = issuer
+        issuer = self._issuers.get(found.issuer_id) or await self._open(found.issuer_id)
         return mint.mint_client(
             issuer,
             key=await self._take_key(),
@@ -78,6 +75,16 @@ class Issuance:
             now=now,
             lifetime_seconds=self.policy.lifetime_seconds,
         )
+
+    async def ca_pem(self, issuer_id: int) -> bytes:
+        """The certificates of an authority that has signed before. Raises Unready(ISSUER)."""
+        issuer = self._issuers.get(issuer_id) or await self._open(issuer_id)
+        return issuer.certificate_pem
+
+    async def _open(self, issuer_id: int) -> Issuer:
+        issuer = await asyncio.to_thread(self._read_issuer, issuer_id)
+        self._issuers[issuer_id] = issuer
+        return issuer
 
     async def _take_key(self) -> KeyPair:
         """Take a key that nobody has had; the first of a few pays for the others."""
@@ -92,9 +99,9 @@ class Issuance:
         with self.database.reading() as connection:
             return site_rows.endpoints_of(connection, found.site_id)
 
-    def _read_issuer(self, found: Found) -> Issuer:
+    def _read_issuer(self, issuer_id: int) -> Issuer:
         with self.database.reading() as connection:
-            authority = authority_rows.by_id(connection, found.issuer_id)
+            authority = authority_rows.by_id(connection, issuer_id)
         if authority is None:
             raise Unready(Lack.ISSUER, "the authority that signs for this grant is gone")
         return open_issuer(authority, self.keyring)

@@ -12,8 +12,10 @@ from typing import Final
 
 from app.crypto.answers import NONCE_BYTES, AnswerKeys, answer_keys
 from app.domain import codes
-from app.domain.documents import bundle
+from app.domain.certificates import Credentials
+from app.domain.documents import bundle, link_documents
 from app.domain.grants import Claim, Grant, Redemption, judge
+from app.domain.kept_answers import KeptAnswer, unpacked
 from app.domain.names import check_claimed_name, common_name
 from app.domain.theft import SuspectedTheft, suspicion
 from app.errors import Broken, Reason, Refused
@@ -93,7 +95,7 @@ class Redeemer:
             # Before "used up" or "expired" is said: the last redemption may have been this claim's.
             kept = await self.ledger.find_kept(keys.claim_key, now)
             if kept is not None:
-                return _repeated(kept, keys, grant, name, subject)
+                return await self._repeat(kept, keys, grant, name, subject)
         try:
             return await self._spend(claim, found, name, subject, keys, now)
         except Refused as refused:
@@ -119,9 +121,14 @@ class Redeemer:
         judge(grant, now=now)
         check_claimed_name(name)
         certificate_name = common_name(subject)
-        links = await self.issuance.links(found, name)
+        links = link_documents(await self.issuance.links(found, name), credentials=name)
         minted = await self.issuance.mint(found, certificate_name, now)
-        answer = bundle(name, minted, links)
+        answer = KeptAnswer(
+            issuer_id=found.issuer_id,
+            certificate_pem=minted.certificate_pem,
+            key_pem=minted.key_pem,
+            links=links,
+        )
         outcome = await self.ledger.spend(
             Spending(
                 redemption=Redemption(
@@ -141,9 +148,9 @@ class Redeemer:
         if isinstance(outcome, Kept):
             if keys is None:
                 raise Broken("the ledger gave an answer that was not asked for")
-            return _repeated(outcome, keys, grant, name, subject)
+            return await self._repeat(outcome, keys, grant, name, subject)
         return Redeemed(
-            bundle=answer,
+            bundle=bundle(name, minted, links),
             grant=grant,
             name=name,
             subject=subject,
@@ -197,25 +204,33 @@ class Redeemer:
         salt = self.answer_salts[codes.key_id(grant.concealed_code)]
         return answer_keys(salt, claim.presented_code, grant.id, name, subject, whence)
 
-    def _keeping(self, keys: AnswerKeys, answer: bytes, now: int) -> Keeping:
+    def _keeping(self, keys: AnswerKeys, answer: KeptAnswer, now: int) -> Keeping:
         return Keeping(
             claim_key=keys.claim_key,
-            sealed=keys.seal(answer, self.random_bytes(NONCE_BYTES)),
+            sealed=keys.seal(answer.packed(), self.random_bytes(NONCE_BYTES)),
             until=now + self.retry_seconds,
+        )
+
+    async def _repeat(
+        self, kept: Kept, keys: AnswerKeys, grant: Grant, name: str, subject: str
+    ) -> Redeemed:
+        """Write an answer again from what was kept of it."""
+        answer = unpacked(keys.open(kept.sealed))
+        credentials = Credentials(
+            certificate_pem=answer.certificate_pem,
+            key_pem=answer.key_pem,
+            ca_pem=await self.issuance.ca_pem(answer.issuer_id),
+        )
+        return Redeemed(
+            bundle=bundle(name, credentials, answer.links),
+            grant=grant,
+            name=name,
+            subject=subject,
+            ordinal=kept.ordinal,
+            serial=None,
         )
 
     def _read_history(self, grant_id: str) -> tuple[tuple[Redemption, ...], SuspectedTheft | None]:
         with self.issuance.database.reading() as connection:
             first = grant_rows.redemptions_of(connection, grant_id, limit=_MOST_SHOWN)
             return tuple(first), suspected_in(connection, grant_id)
-
-
-def _repeated(kept: Kept, keys: AnswerKeys, grant: Grant, name: str, subject: str) -> Redeemed:
-    return Redeemed(
-        bundle=keys.open(kept.sealed),
-        grant=grant,
-        name=name,
-        subject=subject,
-        ordinal=kept.ordinal,
-        serial=None,
-    )

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from app.domain.documents import access_token, bundle
+from app.domain.documents import access_token, bundle, link_documents
 from app.domain.sites import Endpoint, Link, Role, links
 from tests.builders import CODE, PEM, a_minted, an_endpoint
 
@@ -55,7 +55,9 @@ def a_link(**changes: Any) -> Link:
 def test_the_answer_is_the_wire_contracts_to_the_byte() -> None:
     minted = a_minted(certificate_pem=b"leaf", key_pem=b"key", ca_pem=b"ca")
     endpoints = (an_endpoint(), an_endpoint(role=Role.EDGE, host="2001:db8::1", port=45671))
-    assert bundle("east", minted, [a_link(endpoints=endpoints)]) == (
+    assert bundle(
+        "east", minted, link_documents([a_link(endpoints=endpoints)], credentials="east")
+    ) == (
         b"---\n"
         b"apiVersion: v1\n"
         b"kind: Secret\n"
@@ -88,7 +90,7 @@ def test_the_answer_is_the_wire_contracts_to_the_byte() -> None:
 
 def check_bundle(name: str, made: list[Link]) -> None:
     minted = a_minted()
-    body = bundle(name, minted, made)
+    body = bundle(name, minted, link_documents(made, credentials=name))
     assert body.startswith(b"---\n")
     assert body.isascii()
     assert body.endswith(b"\n")
@@ -160,11 +162,16 @@ def test_there_is_one_document_for_each_link_and_nothing_behind() -> None:
     endpoints = [an_endpoint(group=group) for group in ("a", "b", "c")]
     made = links("east", endpoints, 5)
     check_bundle("east", list(made))
-    assert len(both(bundle("east", a_minted(), made).decode())) == 4
+    assert (
+        len(both(bundle("east", a_minted(), link_documents(made, credentials="east")).decode()))
+        == 4
+    )
 
 
 def test_the_documents_do_not_say_where_they_are_to_be_stored() -> None:
-    for document in both(bundle("east", a_minted(), [a_link()]).decode()):
+    for document in both(
+        bundle("east", a_minted(), link_documents([a_link()], credentials="east")).decode()
+    ):
         assert set(document["metadata"]) == {"name"}
 
 

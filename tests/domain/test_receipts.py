@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from app.domain.documents import bundle
+from app.domain.documents import bundle, link_documents
 from app.domain.receipts import read_receipt
 from app.domain.sites import Link
 from app.domain.yaml_documents import write
@@ -81,7 +81,7 @@ def test_our_own_answer_is_read_as_it_was_written() -> None:
         Link(name="lab-1", endpoints=(an_endpoint(group="a"),), cost=3),
         Link(name="lab-2", endpoints=(an_endpoint(host="::1", group="n"),), cost=3),
     ]
-    body = bundle("lab", a_minted(), links)
+    body = bundle("lab", a_minted(), link_documents(links, credentials="lab"))
     receipt = read_receipt(body, name="lab", cost=0)
     assert receipt.certificate_pem == a_minted().certificate_pem
     assert [(one.kind, one.name) for one in receipt.resources] == [
