@@ -4,13 +4,14 @@ The installation is opened in this process too, as a command of the operator wou
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Final
 
 from app import ambient, settings
 from app.domain.sites import parse_endpoint
+from app.errors import Unavailable
 from app.home import Home, open_home
 from app.services import grants, sites
 from app.services.grants import Wish as GrantWish
@@ -23,6 +24,7 @@ ENDPOINTS: Final = ("inter-router=127.0.0.1:55671", "edge=127.0.0.1:45671")
 LONG: Final = 24 * 3600
 SHORT: Final = 2
 """Seconds until a grant ends that shall do so while it is claimed."""
+_PATIENCE: Final = 60.0
 
 
 class Stand:
@@ -62,7 +64,7 @@ class Stand:
 
     def make(self, random: Random, wishes: Sequence[Wish]) -> list[Target]:
         """Make the grants that are wished for, in the state that they begin in."""
-        return [self._make(random, wish) for wish in wishes]
+        return [self._until_served(self._make, random, wish) for wish in wishes]
 
     def is_used(self) -> bool:
         """Tell whether there are grants already."""
@@ -71,6 +73,18 @@ class Stand:
     def close(self) -> None:
         """Let go of the database."""
         self.home.database.close()
+
+    def _until_served(
+        self, make: Callable[[Random, Wish], Target], random: Random, wish: Wish
+    ) -> Target:
+        """Do as an operator does whose command found the database too busy: again, for a minute."""
+        deadline = ambient.monotonic() + _PATIENCE
+        while True:
+            try:
+                return make(random, wish)
+            except Unavailable:
+                if ambient.monotonic() > deadline:
+                    raise
 
     def _make(self, random: Random, wish: Wish) -> Target:
         number = uuid.UUID(int=random.getrandbits(128), version=4)

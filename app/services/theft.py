@@ -20,6 +20,7 @@ from app.store.engine import Connection, Database
 _PATIENCE: Final = 1.0  # seconds that a refusal waits for its alarm; it is written all the same
 _MOST_REMEMBERED: Final = 4096
 _MOST_WAITING: Final = 1024
+_MOST_AT_ONCE: Final = 32  # in one transaction: other writers wait for its end
 
 _log = get_logger(__name__)
 
@@ -68,7 +69,8 @@ class TheftAlarm:
     async def _write_all(self) -> None:
         try:
             while self._waiting:
-                batch, self._waiting = self._waiting, []
+                batch = self._waiting[:_MOST_AT_ONCE]
+                del self._waiting[:_MOST_AT_ONCE]
                 await self._write_batch([later for later, _ in batch])
                 for _, written in batch:
                     written.set_result(None)
