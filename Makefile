@@ -57,10 +57,10 @@ prove-short: install
 	@$(BIN)/python -m prove --attempts 20000 --kills 40 --database '$(DATABASE)' $(ARGS)
 
 bench: install  ## measure redemptions per second against bare TLS handshakes, in one run
-	$(BIN)/python bench/run.py
+	$(BIN)/python bench/run.py $(ARGS)
 
 bench-scale: install  ## measure whether a store of a million grants is slower than one of a thousand
-	$(BIN)/python bench/scale.py
+	$(BIN)/python bench/scale.py $(ARGS)
 
 # e.g. make fuzz MINUTES=30; what else `python -m fuzz --help` shows goes into ARGS.
 MINUTES ?= 5

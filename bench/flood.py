@@ -101,8 +101,6 @@ def main() -> int:
 
 def play(folder: Path, guesses: int, clients: int) -> int:
     """Start a server, attack it, and measure beside that."""
-    grants.make_site(folder)
-    [(uid, code)] = grants.make_grants(folder, 1, 1_000_000)
     port, ops = free_port(), free_port()
     environment = {
         "GRANTSERVER_DATA_DIR": str(folder),
@@ -110,6 +108,8 @@ def play(folder: Path, guesses: int, clients: int) -> int:
         "GRANTSERVER_LISTEN_OPS": f"127.0.0.1:{ops}",
         "GRANTSERVER_REACH_URL": f"https://127.0.0.1:{port}",
     }
+    grants.make_site(environment)
+    [(uid, code)] = grants.make_grants(environment, 1, 1_000_000)
     with running(
         ["-m", "app", "serve"],
         port=port,

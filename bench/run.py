@@ -14,29 +14,25 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from bench import grants, machine, material, report
+from app.errors import GrantServerError
+from bench import database, grants, machine, material, report
+from bench.installed import Installation, install
 from bench.load import DRAIN_SECONDS, Figures, Plan
-from bench.report import Limit, Slice, Target
+from bench.promises import BARE, INCUMBENT, SHARED, SINGLE, several, targets
+from bench.report import Slice
 from bench.servers import (
     ROOT,
     NotReadyError,
     Server,
     free_port,
     running,
-    says_ready,
     shakes_hands,
 )
 
-BARE = "bare uvicorn: handshake and empty answer"
-INCUMBENT = "the incumbent's way: RSA key and RSA CA each"
-SINGLE = "GrantServer: single-use grants, durable"
-SHARED = "GrantServer: one grant for all, durable"
-
-MOST_REDEMPTIONS = 1_000_000
 FASTEST = 2_500
 """Redemptions per second that grants are prepared for; a run that gets there ends early."""
 WARM_SECONDS = 0.5
@@ -50,6 +46,7 @@ class Contender:
     server: Server
     targets: list[tuple[str, str]] = field(repr=False)
     single_use: bool = False
+    workers: int = 1
     slices: list[Slice] = field(default_factory=list)
     succeeded: int = 0
     """Answers 200, the warming up included."""
@@ -61,7 +58,6 @@ class Bench:
 
     seconds: float
     concurrency: int
-    workers: int
     server_core: int
     load_core: int
     number: int = 0
@@ -70,7 +66,7 @@ class Bench:
         """Put load on one contender for `seconds`."""
         targets = contender.targets
         if contender.single_use:
-            take = int(seconds * FASTEST * self.workers) + self.concurrency
+            take = int(seconds * FASTEST * contender.workers) + self.concurrency
             targets, contender.targets = targets[:take], targets[take:]
         plan = Plan(
             port=contender.server.port,
@@ -99,57 +95,6 @@ class Bench:
         return Slice(figures=figures, server_cpu=contender.server.cpu_seconds() - before)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Started:
-    """A GrantServer that is running, with what it was given and what starting it took."""
-
-    server: Server
-    data_dir: Path
-    first_start: float
-    single: list[tuple[str, str]] = field(repr=False)
-    shared: list[tuple[str, str]] = field(repr=False)
-
-
-@contextlib.contextmanager
-def grantserver(
-    folder: Path, core: int | set[int], count: int, workers: int = 1
-) -> Iterator[Started]:
-    """Start GrantServer on an empty folder, give it a site and `count` grants, start it again."""
-    data_dir = folder / "data"
-    port, ops = free_port(), free_port()
-    environment = {
-        "GRANTSERVER_DATA_DIR": str(data_dir),
-        "GRANTSERVER_LISTEN_REDEMPTION": f"127.0.0.1:{port}",
-        "GRANTSERVER_LISTEN_OPS": f"127.0.0.1:{ops}",
-        "GRANTSERVER_REACH_URL": f"https://127.0.0.1:{port}",
-        "GRANTSERVER_WORKERS": str(workers),
-    }
-
-    def start() -> contextlib.AbstractContextManager[Server]:
-        return running(
-            ("-m", "app", "serve"),
-            port=port,
-            ready=lambda: says_ready(ops),
-            core=core,
-            log=folder / "grantserver.log",
-            environment=environment,
-        )
-
-    with start() as server:
-        first_start = server.started_in
-    grants.make_site(data_dir)
-    single = grants.make_grants(data_dir, count, 1)
-    shared = grants.make_grants(data_dir, 1, MOST_REDEMPTIONS)
-    with start() as server:
-        yield Started(
-            server=server,
-            data_dir=data_dir,
-            first_start=first_start,
-            single=single,
-            shared=shared,
-        )
-
-
 def yardsticks(folder: Path, core: int, stack: contextlib.ExitStack) -> dict[str, Contender]:
     """Start the two servers that GrantServer is compared with."""
     certificate, authority = folder / "server.pem", folder / "authority.pem"
@@ -174,25 +119,11 @@ def yardsticks(folder: Path, core: int, stack: contextlib.ExitStack) -> dict[str
     return found
 
 
-def targets(
-    contenders: dict[str, Contender], *, rss_mb: float, first_start: float, start: float
-) -> list[Target]:
-    """Compare what was measured with what was promised."""
-    single, bare = contenders[SINGLE].slices, contenders[BARE].slices
-    incumbent = contenders[INCUMBENT].slices
-    rate = report.ratio(single, bare, lambda each: each.figures.rate)
-    cpu = report.ratio(bare, single, lambda each: each.cpu_each)
-    times = report.ratio(single, incumbent, lambda each: each.figures.rate)
-    tail = report.median(single, lambda each: each.tail)
-    return [
-        Target(what="redemptions/s to bare handshakes/s", value=rate, target=0.55, stretch=0.7),
-        Target(what="the same by CPU time", value=cpu, target=0.55, stretch=0.7),
-        Target(what="times the incumbent's way", value=times, target=50, stretch=80),
-        Limit(what="p99 to p50 at full load", value=tail, target=2, stretch=1.5),
-        Limit(what="peak memory", value=rss_mb, target=100, stretch=70, unit=" MB"),
-        Limit(what="start to ready", value=start, target=2, stretch=1, unit=" s"),
-        Limit(what="the first start to ready", value=first_start, target=2, stretch=1, unit=" s"),
-    ]
+def database_name(text: str) -> str:
+    """Read what `--database` may say."""
+    if text in {database.SQLITE, database.POSTGRESQL} or text.startswith(database.SCHEMES):
+        return text
+    raise argparse.ArgumentTypeError("expected sqlite, postgresql, or a postgresql:// URL")
 
 
 def options() -> argparse.Namespace:
@@ -202,7 +133,16 @@ def options() -> argparse.Namespace:
     parser.add_argument("--slices", type=int, default=5, help="turns of each contender")
     parser.add_argument("--concurrency", type=int, default=32, help="connections in flight")
     parser.add_argument(
-        "--workers", type=int, default=1, help="GrantServer's processes, and cores if there are any"
+        "--workers",
+        type=int,
+        default=1,
+        help="measure GrantServer with so many processes too, on as many cores if there are any",
+    )
+    parser.add_argument(
+        "--database",
+        type=database_name,
+        default=database.SQLITE,
+        help="sqlite, postgresql (one of its own), or the postgresql:// URL of an empty database",
     )
     parser.add_argument("--dir", type=Path, help="where the database lies (a temporary folder)")
     parser.add_argument("--json", type=Path, help="write everything measured to this file")
@@ -212,42 +152,85 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ours:
+    """What is measured of GrantServer itself: contenders on one installation."""
+
+    installation: Installation
+    server: Server
+    """The one with a single worker."""
+    contenders: Mapping[str, Contender]
+
+    def answered(self) -> int:
+        """Count all answers 200."""
+        return sum(contender.succeeded for contender in self.contenders.values())
+
+
+def our_own(
+    arguments: argparse.Namespace,
+    folder: Path,
+    chosen: Mapping[str, str],
+    cores: Sequence[int],
+    servers: contextlib.ExitStack,
+) -> Ours:
+    """Install GrantServer and start its servers, with grants enough for every turn."""
+    workers = arguments.workers
+    turns = WARM_SECONDS + arguments.slices * arguments.seconds
+    each = int(turns * FASTEST) + (1 + arguments.slices) * arguments.concurrency
+    count = each if workers == 1 else (1 + workers) * each
+    installation = install(folder, chosen, cores[0], count)
+    server = servers.enter_context(installation.serving({cores[0]}, 1))
+    contenders = {
+        SINGLE: Contender(server=server, targets=installation.single[:each], single_use=True),
+        SHARED: Contender(server=server, targets=installation.shared),
+    }
+    if workers > 1:
+        contenders[several(workers)] = Contender(
+            server=servers.enter_context(installation.serving(set(cores[:workers]), workers)),
+            targets=installation.single[each:],
+            single_use=True,
+            workers=workers,
+        )
+    return Ours(installation=installation, server=server, contenders=contenders)
+
+
+def play(
+    bench: Bench, contenders: Mapping[str, Contender], rounds: int, folder: Path
+) -> list[float]:
+    """Give everybody their turns; return what a durable write cost meanwhile, per second."""
+    for contender in contenders.values():
+        bench.turn(contender, WARM_SECONDS)
+    syncs = []
+    for number in range(rounds):
+        order = list(contenders.values())
+        # To and fro, so that a drift favours nobody.
+        for contender in order if number % 2 == 0 else reversed(order):
+            contender.slices.append(bench.turn(contender, bench.seconds))
+        syncs.append(machine.syncs_per_second(folder, SYNC_SECONDS))
+    return syncs
+
+
 def measure(
-    arguments: argparse.Namespace, folder: Path, facts: dict[str, object], cores: Sequence[int]
+    arguments: argparse.Namespace,
+    folder: Path,
+    chosen: Mapping[str, str],
+    facts: dict[str, object],
+    cores: Sequence[int],
 ) -> list[str]:
     """Run everything, print the tables, fill `facts`; return what went wrong, if anything."""
-    server_core, load_core = cores[0], cores[-1]
     bench = Bench(
         seconds=arguments.seconds,
         concurrency=arguments.concurrency,
-        workers=arguments.workers,
-        server_core=server_core,
-        load_core=load_core,
+        server_core=cores[0],
+        load_core=cores[-1],
     )
-    syncs: list[float] = []
-    wrong: list[str] = []
-    started: Started | None = None
-    with contextlib.ExitStack() as stack:
-        contenders = yardsticks(folder, server_core, stack)
+    ours: Ours | None = None
+    with contextlib.ExitStack() as servers:
+        contenders = yardsticks(folder, cores[0], servers)
         if not arguments.yardsticks_only:
-            turns = WARM_SECONDS + arguments.slices * arguments.seconds
-            fastest = FASTEST * arguments.workers
-            count = int(turns * fastest) + (1 + arguments.slices) * arguments.concurrency
-            workers = arguments.workers
-            own = server_core if workers == 1 else set(cores[:workers])
-            started = stack.enter_context(grantserver(folder, own, count, workers))
-            contenders[SINGLE] = Contender(
-                server=started.server, targets=started.single, single_use=True
-            )
-            contenders[SHARED] = Contender(server=started.server, targets=started.shared)
-        for contender in contenders.values():
-            bench.turn(contender, WARM_SECONDS)
-        for number in range(arguments.slices):
-            order = list(contenders.values())
-            # To and fro, so that a drift favours nobody.
-            for contender in order if number % 2 == 0 else reversed(order):
-                contender.slices.append(bench.turn(contender, arguments.seconds))
-            syncs.append(machine.syncs_per_second(folder, SYNC_SECONDS))
+            ours = our_own(arguments, folder, chosen, cores, servers)
+            contenders |= ours.contenders
+        syncs = play(bench, contenders, arguments.slices, folder)
         slices = {title: contender.slices for title, contender in contenders.items()}
         print(report.table(slices))
         print(f"fdatasync of 4 KiB alone: {statistics.median(syncs):.0f}/s\n")
@@ -258,19 +241,21 @@ def measure(
             },
         }
         print("".join(f"note: {doubt}\n" for doubt in report.doubts(slices)))
-        wrong += report.failures(slices)
-        if started is not None:
+        wrong = report.failures(slices)
+        if ours is not None:
             judged = targets(
-                contenders,
-                rss_mb=started.server.peak_rss_mb(),
-                first_start=started.first_start,
-                start=started.server.started_in,
+                slices,
+                rss_mb=ours.server.peak_rss_mb(),
+                first_start=ours.installation.first_start,
+                start=ours.server.started_in,
+                postgresql=database.is_postgresql(chosen),
+                workers=arguments.workers,
             )
             print(report.verdicts(judged))
             facts["targets"] = [asdict(each) | {"verdict": each.verdict()} for each in judged]
-    if started is not None:
-        answered = contenders[SINGLE].succeeded + contenders[SHARED].succeeded
-        rows, spent = grants.count_redemptions(started.data_dir)
+    if ours is not None:
+        answered = ours.answered()
+        rows, spent = grants.count_redemptions(ours.installation.settings)
         print(f"\n{answered} answers 200, {rows} redemptions stored, {spent} counted as spent")
         facts["consistency"] = {"answered": answered, "rows": rows, "spent": spent}
         if not answered == rows == spent:
@@ -284,18 +269,31 @@ def main() -> int:
     # Ended from outside, we still end what we started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     cores = sorted(os.sched_getaffinity(0))
-    with tempfile.TemporaryDirectory(prefix="grantserver-bench-", dir=arguments.dir) as name:
-        folder = Path(name)
-        about = machine.describe(folder, cores[0], cores[-1])
-        print("\n".join(f"{key:13} {value}" for key, value in about.items()), end="\n\n")
-        facts: dict[str, object] = {"machine": about}
-        if len(cores) == 1:
-            print("Only one core: server and generator share it, so the rates are too low.")
-        if about["file system"] in machine.IN_MEMORY:
-            print("This file system keeps nothing: no commit is durable here. Try --dir.")
+    if arguments.dir is not None:
+        tempfile.tempdir = str(arguments.dir.resolve())  # of everybody who makes a folder here
+    facts: dict[str, object] = {}
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="grantserver-bench-")))
+        wanted = database.SQLITE if arguments.yardsticks_only else arguments.database
         try:
-            wrong = measure(arguments, folder, facts, cores)
-        except (NotReadyError, grants.CommandError) as error:
+            chosen = stack.enter_context(database.chosen(wanted, set(cores[1:]) or set(cores)))
+            about = machine.describe(folder, cores[0], cores[-1])
+            about["database"] = database.describe(chosen)
+            print("\n".join(f"{key:13} {value}" for key, value in about.items()), end="\n\n")
+            facts["machine"] = about
+            if len(cores) == 1:
+                print("Only one core: server and generator share it, so the rates are too low.")
+            elif 1 < arguments.workers >= len(cores):
+                print("The generator shares a core with the workers: look at them by CPU time.")
+            if about["file system"] in machine.IN_MEMORY:
+                print("This file system keeps nothing: no commit is durable here. Try --dir.")
+            wrong = measure(arguments, folder, chosen, facts, cores)
+        except (
+            NotReadyError,
+            database.NoDatabaseError,
+            grants.CommandError,
+            GrantServerError,
+        ) as error:
             print(error, file=sys.stderr)
             return 1
     if arguments.json:

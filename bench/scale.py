@@ -24,17 +24,10 @@ from app import ambient, settings
 from app.crypto.certificates import serial_text
 from app.crypto.leaves import SERIAL_BYTES, serial_number
 from app.domain.grants import ID_RANDOM_BYTES, Claim, new_id
-from app.domain.sites import parse_endpoint
 from app.home import Home, open_home
-from app.services import grants, sites
-from app.services.grants import Wish
-from app.services.issuance import Issuance, Policy
-from app.services.limits import GrantLocks
 from app.services.redemption import Redeemer
-from app.services.theft import TheftAlarm
-from app.store.ledgers import open_ledger
 from app.web import listeners
-from bench import machine, report
+from bench import inside, machine, report
 from bench.report import Target
 
 SMALL, LARGE = 1_000, 1_000_000
@@ -155,59 +148,16 @@ def make(folder: Path, size: int) -> Store:
     """Make a store and fill it."""
     began = time.monotonic()
     home = open_home(settings.load({}, overrides={"data.dir": folder}))
-    sites.put(
-        home.database,
-        name="west",
-        endpoints=[parse_endpoint("inter-router=127.0.0.1:55671")],
-        issuer=None,
-        actor="cli:bench",
-        now=ambient.utc_now(),
-    )
-    issued = grants.create(
-        home.database,
-        Wish(name="template", site="west", redemptions=1, window_seconds=36_000, cost=1),
-        code_keys=home.code_keys,
-        actor="cli:bench",
-        now=ambient.utc_now(),
-        random_bytes=ambient.random_bytes,
-    )
+    issued = inside.make_grant(home, "template", 36_000)
     home.database.close()
     fill(folder / "grantserver.db", issued.grant.id, size)
     home = open_home(home.settings)
     return Store(
         size=size,
         home=home,
-        redeemer=redeemer(home),
+        redeemer=inside.redeemer(home),
         template=(issued.grant.id, issued.code),
         filled_in=time.monotonic() - began,
-    )
-
-
-def redeemer(home: Home) -> Redeemer:
-    """Build what redeems, with every setting at its default, as the server does."""
-    chosen = home.settings
-    return Redeemer(
-        ledger=open_ledger(
-            home.database,
-            spacing_seconds=chosen.ledger.spacing_seconds,
-            on_batch=lambda _: None,
-        ),
-        locks=GrantLocks(None, database=home.database, clock=ambient.utc_now, on_lock=lambda: None),
-        thefts=TheftAlarm(database=home.database, revoke=False, on_suspicion=lambda: None),
-        issuance=Issuance(
-            database=home.database,
-            keyring=home.keyring,
-            policy=Policy(
-                key_type=chosen.certificates.key_type,
-                lifetime_seconds=chosen.certificates.lifetime_seconds,
-            ),
-            random_bytes=ambient.random_bytes,
-        ),
-        code_keys=home.code_keys,
-        answer_salts=home.answer_salts,
-        retry_seconds=chosen.grants.retry_window_seconds,
-        clock=ambient.utc_now,
-        random_bytes=ambient.random_bytes,
     )
 
 
@@ -293,9 +243,7 @@ async def measure(arguments: argparse.Namespace, stores: Sequence[Store], folder
             store.turns.append(await turn(store, arguments.seconds, arguments.concurrency))
         syncs.append(machine.syncs_per_second(folder, SYNC_SECONDS))
     for store in stores:
-        await store.redeemer.ledger.close()
-        await store.redeemer.thefts.close()
-        await store.redeemer.locks.close()
+        await inside.close(store.redeemer)
         store.home.database.close()
     print(
         f"{'grants and redemptions':>24} {'/s':>6} {'lowest-highest':>15} {'CPU ms':>7}"

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import os
+import random
 import signal
 import socket
 import ssl
@@ -13,9 +14,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 LOOK_AGAIN_SECONDS = 0.005
+PORTS = range(20_000, 32_768)
+"""Below those that Linux gives to outgoing connections unless it is told otherwise."""
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -73,24 +76,18 @@ def running(
     """Run `python <arguments>` pinned to `core`, or to several, until the block ends.
 
     `ready` is asked until it says yes; `log` takes what the server prints. Raises
-    `NotReadyError` with the end of that log when it does not come up within 20 s.
+    `NotReadyError` with the end of that log when it does not come up within a minute.
     """
-    ours = os.sched_getaffinity(0)
     began = time.monotonic()
-    with log.open("ab") as output:
-        # A child inherits the cores, and with them every thread that it starts.
-        os.sched_setaffinity(0, {core} if isinstance(core, int) else core)
-        try:
-            process = subprocess.Popen(
-                [sys.executable, *arguments],
-                cwd=ROOT,
-                env={**clean_environment(), **(environment or {})},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
-        finally:
-            os.sched_setaffinity(0, ours)
+    with log.open("ab") as output, pinned({core} if isinstance(core, int) else core):
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env={**clean_environment(), **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
     try:
         while not ready():
             if process.poll() is not None or time.monotonic() > began + START_SECONDS:
@@ -107,17 +104,33 @@ def running(
             process.wait()
 
 
+@contextlib.contextmanager
+def pinned(cores: set[int]) -> Iterator[None]:
+    """Start processes on `cores`: they inherit them, and with them all that they start."""
+    ours = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, ours)
+
+
 def clean_environment() -> dict[str, str]:
     """Return our environment without settings of GrantServer: what is measured is the default."""
     return {key: value for key, value in os.environ.items() if not key.startswith("GRANTSERVER_")}
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a loopback port that nobody listens on at the moment.
+
+    It is none of those that outgoing connections get, thousands a second while there is load: one
+    of them would have it before a server does, or while a server is being started again.
+    """
+    for port in random.SystemRandom().sample(PORTS, 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise NotReadyError(f"no port in {PORTS} is free")
 
 
 def shakes_hands(port: int) -> bool:

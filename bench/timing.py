@@ -28,15 +28,12 @@ from pathlib import Path
 from app import ambient, settings
 from app.domain import codes
 from app.domain.grants import ID_RANDOM_BYTES, Claim, new_id
-from app.domain.sites import parse_endpoint
 from app.errors import Reason, Refused
 from app.home import Home, open_home
-from app.services import grants, sites
-from app.services.grants import Issued, Wish
+from app.services.grants import Issued
 from app.services.redemption import Redeemer
 from app.web import listeners
-from bench import machine
-from bench.scale import redeemer
+from bench import inside, machine
 from bench.servers import free_port, running, says_ready
 
 DISTINGUISHABLE = 4.5
@@ -238,34 +235,14 @@ def planted(right: bytes) -> Iterator[None]:
         codes.check = original
 
 
-def make(home: Home) -> Issued:
-    """Make a site and a grant."""
-    sites.put(
-        home.database,
-        name="west",
-        endpoints=[parse_endpoint("inter-router=127.0.0.1:55671")],
-        issuer=None,
-        actor="cli:bench",
-        now=ambient.utc_now(),
-    )
-    return grants.create(
-        home.database,
-        Wish(name="timed", site="west", redemptions=1, window_seconds=86_400, cost=1),
-        code_keys=home.code_keys,
-        actor="cli:bench",
-        now=ambient.utc_now(),
-        random_bytes=ambient.random_bytes,
-    )
-
-
 async def measure(
     arguments: argparse.Namespace, home: Home, issued: Issued, port: int
 ) -> list[Comparison]:
     """Measure everything."""
     chance = random.Random(arguments.seed)
-    own = redeemer(home)
+    own = inside.redeemer(home)
     context = ssl.create_default_context(cadata=home.reach().ca_pem)
-    inside, outside = in_process(own), over_tls(port, context)
+    directly, remotely = in_process(own), over_tls(port, context)
     count, few = arguments.codes, arguments.tls_codes
     fewer = min(count, max(1000, count // 5))
     done = []
@@ -281,30 +258,28 @@ async def measure(
         done.append(compare(what, *taken, informative=informative))
         print(row(done[-1]), flush=True)
 
-    await add("right prefix or not, in process", questions(issued, count, chance), inside)
-    await add("right prefix or not, over TLS", questions(issued, few, chance), outside)
+    await add("right prefix or not, in process", questions(issued, count, chance), directly)
+    await add("right prefix or not, over TLS", questions(issued, few, chance), remotely)
     await add(
         "unknown grant or wrong code, in process",
         strangers(issued, fewer, chance),
-        inside,
+        directly,
         informative=True,
     )
     await add(
         "unknown grant or wrong code, over TLS",
         strangers(issued, few, chance),
-        outside,
+        remotely,
         informative=True,
     )
     with planted(issued.code.encode()):
         await add(
             "a planted leak, in process",
             questions(issued, fewer, chance),
-            inside,
+            directly,
             informative=True,
         )
-    await own.ledger.close()
-    await own.thefts.close()
-    await own.locks.close()
+    await inside.close(own)
     return done
 
 
@@ -365,7 +340,7 @@ def main() -> int:
         home = open_home(settings.load(environment))
         done: list[Comparison] = []
         try:
-            issued = make(home)
+            issued = inside.make_grant(home, "timed", 86_400)
             about = machine.describe(Path(folder), 0, 0)
             print(", ".join(about[key] for key in ("processor", "kernel", "python")))
             print(f"load average {about['load average']}, seed {arguments.seed}\n\n{HEAD}")

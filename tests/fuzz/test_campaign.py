@@ -39,10 +39,10 @@ def finding(target: Target) -> Any:
 
 def test_what_holds_is_tried_until_the_time_is_over() -> None:
     tried: list[int] = []
-    done = run(Target(name="x", examples=st.integers(), check=tried.append), seconds=0.5, number=1)
+    done = run(Target(name="x", examples=st.integers(), check=tried.append), seconds=2, number=1)
     assert done.finding is None
     assert done.examples == len(tried) > 1
-    assert 0.5 <= done.seconds < 10
+    assert 2 <= done.seconds < 60
     assert "none" in table([done])
 
 
@@ -86,12 +86,14 @@ def test_a_seed_repeats_a_run() -> None:
     assert runs[0] == runs[1]
 
 
+@pytest.mark.timeout(400)
 def test_a_reader_of_yaml_that_lets_an_error_through_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """By the three thousandth example, however long a busy machine takes for so many."""
     monkeypatch.setattr(yaml_documents, "_ODD_TAGS", ())
     target = Target(name="x", examples=texts.FOREIGN_YAML, check=texts.check_foreign_yaml)
-    done = run(target, seconds=60, number=1)
+    done = run(target, seconds=300, number=1)
     assert done.finding is not None
     assert isinstance(done.finding.error, LookupError | AttributeError | ArithmeticError)
 
