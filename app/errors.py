@@ -87,7 +87,14 @@ class Unready(GrantServerError):
 
 
 class Unavailable(GrantServerError):
-    """Something we depend on (database, disk, network) did not serve us; a retry may help."""
+    """Something we depend on (database, disk, network) did not serve us; a retry may help.
+
+    `retry_after` are the seconds that it asked us to wait, where it did.
+    """
+
+    def __init__(self, what: str, *, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(what)
 
 
 class Misconfigured(GrantServerError):

@@ -10,6 +10,8 @@ from tests import postgresql
 from tests.builders import Stand, a_database, a_stand
 from tests.postgresql import Cluster
 
+pytest_plugins = ["tests.kube.fixtures"]
+
 # How fast an example runs says more of the machine than of what is tested.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")

@@ -22,8 +22,10 @@ CONTRACTS = {one["name"]: one for one in CONFIG["tool"]["importlinter"]["contrac
 # A package's front page is tested through what it names; the program's entry by tests/test_main.py.
 NO_TEST_OF_ITS_OWN = {"__init__", "__main__"}
 # Tests of the whole, which mirror no module.
-NO_MODULE_OF_THEIR_OWN = {"e2e", "docs", "bench", "prove", "fuzz", "demo"}
+NO_MODULE_OF_THEIR_OWN = {"e2e", "docs", "bench", "prove", "fuzz", "demo", "deploy"}
 NO_MODULE_EITHER = {"test_architecture.py", "test_main.py"}
+# Of what the tests themselves are made of.
+OF_A_STAND_IN = {Path("kube/test_api_server.py"), Path("kube/test_conformance.py")}
 MADE_BY_TOOLS = {"__pycache__", "grantserver-data", "dist", "build", "node_modules"}
 
 
@@ -80,6 +82,7 @@ def test_each_contract_breaks_when_it_is_broken(tmp_path: Path) -> None:
         ("services/sites.py", "import sqlalchemy"),
         ("services/sites.py", "import cryptography"),
         ("services/sites.py", "import starlette"),
+        ("services/sites.py", "import kubernetes"),
         ("services/sites.py", "from app import settings"),
     ):
         path = tmp_path / "app" / module
@@ -105,6 +108,20 @@ def test_a_library_is_forbidden_to_everybody_but_its_one_importer(name: str) -> 
     assert set(CONTRACTS[name]["source_modules"]) >= children() - free
 
 
+def test_a_library_that_a_server_may_do_without_is_not_loaded_beforehand() -> None:
+    """Neither by the command line nor by a server that is not told to work with Kubernetes."""
+    program = "import sys, app.cli.root, app.serve, app.workers; print('kubernetes' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=100,
+    )
+    assert done.stdout.strip() == "False"
+
+
 def test_every_module_has_its_test() -> None:
     missing = [
         f"app/{path} has no tests/{path.parent / f'test_{path.name}'}"
@@ -120,6 +137,7 @@ def test_every_test_has_its_module() -> None:
         str(path.relative_to(ROOT))
         for path in sorted(TESTS.rglob("test_*.py"))
         if path.relative_to(TESTS).parts[0] not in NO_MODULE_OF_THEIR_OWN | NO_MODULE_EITHER
+        and path.relative_to(TESTS) not in OF_A_STAND_IN
         and not (APP / path.relative_to(TESTS).parent / path.name.removeprefix("test_")).exists()
     ]
     assert orphans == []

@@ -1,0 +1,55 @@
+"""The kinds of objects that we talk about, where the API server keeps them, and how to name one."""
+
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+Object = dict[str, Any]
+"""An object of Kubernetes as its JSON has it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource:
+    """A kind of namespaced objects; the core group is the empty one."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+
+    @property
+    def api_version(self) -> str:
+        """What its objects carry as `apiVersion`."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def root(self) -> str:
+        """The path under which the API server keeps its group and version."""
+        return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+
+    def __str__(self) -> str:
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+
+class Key(NamedTuple):
+    """The name of an object among all of its kind."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+ACCESS_GRANTS: Final = Resource(
+    group="skupper.io", version="v2alpha1", plural="accessgrants", kind="AccessGrant"
+)
+SITES: Final = Resource(group="skupper.io", version="v2alpha1", plural="sites", kind="Site")
+SECRETS: Final = Resource(group="", version="v1", plural="secrets", kind="Secret")
+LEASES: Final = Resource(group="coordination.k8s.io", version="v1", plural="leases", kind="Lease")
+EVENTS: Final = Resource(group="", version="v1", plural="events", kind="Event")
+
+
+def key_of(found: Object) -> Key:
+    """Name an object."""
+    metadata = found["metadata"]
+    return Key(metadata.get("namespace", ""), metadata["name"])

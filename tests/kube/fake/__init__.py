@@ -1,0 +1,1 @@
+"""A Kubernetes API server for tests, in one process, as far as GrantServer's needs go."""
