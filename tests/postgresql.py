@@ -44,7 +44,7 @@ _EMPTIED: Final = "; ".join(
         "SELECT setval(oid, 1, false) FROM pg_class WHERE relkind = 'S'",
         "DELETE FROM heartbeat; INSERT INTO heartbeat (id, at) VALUES (1, 0)",
         "DELETE FROM compatibility",
-        "INSERT INTO compatibility (id, oldest_revision) VALUES (1, '0001')",
+        f"INSERT INTO compatibility (id, oldest_revision) VALUES (1, '{schema.OLDEST_SERVED}')",
         f"UPDATE alembic_version SET version_num = '{schema.REVISION}'",
     )
 )

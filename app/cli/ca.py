@@ -16,6 +16,7 @@ from app.cli.output import (
     Document,
     Form,
     form_option,
+    kind,
     paste,
     say,
     show_list,
@@ -233,6 +234,9 @@ def _tell_next(authority: Authority) -> None:
 
 
 def _made(authority: Authority) -> str:
+    if authority.origin is not None:
+        gone = "" if authority.sealed_key else ", which is gone"
+        return f"from Secret {authority.origin}{gone}"
     return "imported" if authority.imported else "here"
 
 
@@ -240,11 +244,14 @@ def _document(authority: Authority) -> Document:
     return {
         "name": authority.name,
         "purpose": authority.purpose.value,
+        "kind": kind(authority.origin),
+        "secret": authority.origin,
         "imported": authority.imported,
         "creationTime": rfc3339(authority.created_at),
         "notBefore": rfc3339(authority.not_before),
         "notAfter": rfc3339(authority.not_after),
-        "fingerprint": authority.fingerprint,
+        "canSign": bool(authority.sealed_key),
+        "fingerprint": authorities.fingerprint(authority),
     }
 
 

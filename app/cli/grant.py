@@ -17,6 +17,7 @@ from app.cli.output import (
     Form,
     aligned,
     form_option,
+    kind,
     paste,
     say,
     show_list,
@@ -103,13 +104,15 @@ def _list(site: str | None, form: Form) -> None:
         sites.show(database, site)  # raises Missing: no grants is not the same as no site
     found = grants.every(database, site=site)
     suspected = theft.suspected_grants(database)
+    resources = grants.resources(database)
     show_list(
         form,
-        ("name", "site", "redemptions", "expiration", "state", "cost"),
+        ("name", "site", "kind", "redemptions", "expiration", "state", "cost"),
         [
             (
                 one.name,
                 one.site,
+                kind(resources.get(one.id)),
                 _used(one),
                 rfc3339(one.expires_at),
                 _state(one, now) + (", suspected token theft" if one.id in suspected else ""),
@@ -117,7 +120,10 @@ def _list(site: str | None, form: Form) -> None:
             )
             for one in found
         ],
-        [_document(one, now, suspected=one.id in suspected) for one in found],
+        [
+            _document(one, now, suspected=one.id in suspected, resource=resources.get(one.id))
+            for one in found
+        ],
         empty="There are no grants"
         + (f" of site {site}" if site else "")
         + ". Issue a token, which makes one:\n  "
@@ -138,11 +144,14 @@ def _show(name: str, site: str | None, form: Form) -> None:
     home = opened()
     grant, redemptions = grants.show(home.database, name, site=site)
     suspected = theft.suspected(home.database, grant.id)
+    resource = grants.resource_of(home.database, grant.id)
     url = home.reach().url_of(grant.id)
     facts: list[tuple[str, object]] = [
         ("Name", grant.name),
         ("Id", grant.id),
         ("Site", grant.site),
+        ("Kind", kind(resource)),
+        *([("AccessGrant", "/".join(resource))] if resource is not None else []),
         ("State", _state(grant, now)),
         ("Redemptions", _used(grant)),
         ("Created", rfc3339(grant.created_at)),
@@ -153,7 +162,7 @@ def _show(name: str, site: str | None, form: Form) -> None:
         ("URL", url),
     ]
     document = {
-        **_document(grant, now, suspected=suspected is not None),
+        **_document(grant, now, suspected=suspected is not None, resource=resource),
         "url": url,
         "redemptions": [_redemption(one) for one in redemptions],
         "suspectedTokenTheft": None if suspected is None else _theft(suspected),
@@ -236,11 +245,17 @@ def _time(at: int | None) -> str | None:
     return None if at is None else rfc3339(at)
 
 
-def _document(grant: Grant, now: int, *, suspected: bool) -> Document:
+def _document(
+    grant: Grant, now: int, *, suspected: bool, resource: tuple[str, str] | None
+) -> Document:
     return {
         "name": grant.name,
         "id": grant.id,
         "site": grant.site,
+        "kind": kind(resource),
+        "accessGrant": None
+        if resource is None
+        else dict(zip(("namespace", "name"), resource, strict=True)),
         "state": grant.state(now).value,
         "redemptionsAllowed": grant.allowed,
         "redemptionsMade": grant.spent,

@@ -89,6 +89,11 @@ def aligned(facts: Sequence[tuple[str, object]]) -> str:
     return "\n".join(f"{label:{width}}   {_cell(value)}" for label, value in facts)
 
 
+def kind(origin: object) -> str:
+    """Say whose a thing is: `local` when it was made here, `kubernetes` with any origin."""
+    return "local" if origin is None else "kubernetes"
+
+
 def say(text: str = "") -> None:
     """Print a result, or a word about it."""
     click.echo(text)

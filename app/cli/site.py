@@ -14,6 +14,7 @@ from app.cli.output import (
     Form,
     form_option,
     hint,
+    kind,
     paste,
     say,
     show_list,
@@ -91,8 +92,11 @@ def _list(form: Form) -> None:
     found = sites.every(opened().database)
     show_list(
         form,
-        ("name", "issuer", "endpoints"),
-        [(site.name, site.issuer, ", ".join(_written(site.endpoints))) for site in found],
+        ("name", "kind", "issuer", "endpoints"),
+        [
+            (site.name, kind(site.origin), site.issuer, ", ".join(_written(site.endpoints)))
+            for site in found
+        ],
         [_document(site) for site in found],
         empty="There are no sites yet. Make one:\n  " + paste("site", "set", "NAME", *ENDPOINTS),
     )
@@ -106,6 +110,7 @@ def _show(name: str, form: Form) -> None:
     site = sites.show(opened().database, name)
     facts: list[tuple[str, object]] = [
         ("Name", site.name),
+        ("Kind", kind(site.origin)),
         ("Issuer", site.issuer),
         ("Created", rfc3339(site.created_at)),
         *(("Endpoint", written) for written in _written(site.endpoints)),
@@ -164,6 +169,7 @@ def _written(endpoints: Iterable[Endpoint]) -> list[str]:
 def _document(site: Site) -> Document:
     return {
         "name": site.name,
+        "kind": kind(site.origin),
         "issuer": site.issuer,
         "creationTime": rfc3339(site.created_at),
         "endpoints": [

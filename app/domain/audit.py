@@ -12,6 +12,7 @@ class Act(StrEnum):
     AUTHORITY_IMPORTED = "authority.imported"
     AUTHORITY_KEY_EXPORTED = "authority.key_exported"
     GRANT_CREATED = "grant.created"
+    GRANT_CHANGED = "grant.changed"
     GRANT_REVOKED = "grant.revoked"
     GRANT_REMOVED = "grant.removed"
     GRANT_REDEEMED = "grant.redeemed"

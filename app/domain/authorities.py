@@ -16,7 +16,9 @@ class Authority:
     """A CA that we keep; `certificate_pem` begins with the signing certificate, then its chain.
 
     `sealed_key` is opened with the key file only; times are UTC seconds; `fingerprint` is the
-    SHA-256 of the signing certificate in lower-case hexadecimal.
+    SHA-256 of the signing certificate in lower-case hexadecimal. `origin` is the Secret that one
+    comes from whose key a Kubernetes cluster keeps, as `namespace/name`: without it, the authority
+    has no key; its `fingerprint` is the SHA-256 of all of its PEM.
     """
 
     id: int
@@ -29,6 +31,7 @@ class Authority:
     not_after: int
     imported: bool
     created_at: int
+    origin: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Final
 
-from app.errors import Broken
+from app.errors import Broken, Unavailable
 
 # Form, number of the issuer, lengths of certificate and key; the Links are what is left.
 _HEAD: Final = struct.Struct(">BqHH")
@@ -33,12 +33,15 @@ class KeptAnswer:
 
 
 def unpacked(packed: bytes) -> KeptAnswer:
-    """Take apart what `packed` made; raises Broken for anything else."""
+    """Take apart what `packed` made.
+
+    Raises Unavailable when another version made it, Broken when it is cut off.
+    """
     if len(packed) < _HEAD.size:
         raise Broken("a kept answer is cut off")
     form, issuer_id, certificate_bytes, key_bytes = _HEAD.unpack_from(packed)
     if form != _FORM:
-        raise Broken(f"a kept answer has form {form}, which another version may know")
+        raise Unavailable(f"a kept answer of form {form}, which another version may know")
     key_at = _HEAD.size + certificate_bytes
     links_at = key_at + key_bytes
     if len(packed) <= links_at:

@@ -41,6 +41,7 @@ class Site:
     """A listening site; `issuer` names the authority that signs for it.
 
     `revision` grows with every change, so that what was read once can be kept while it holds.
+    `origin` is "kubernetes" where it stands for a namespace, and nobody but the cluster changes it.
     """
 
     id: int
@@ -49,6 +50,7 @@ class Site:
     endpoints: tuple[Endpoint, ...]
     revision: int
     created_at: int
+    origin: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

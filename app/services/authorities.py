@@ -40,7 +40,7 @@ def ensure_defaults(
     missing = []
     if not any(authority.purpose is Purpose.SERVER for authority in known):
         missing.append((SERVER_AUTHORITY, Purpose.SERVER))
-    if not any(authority.purpose is Purpose.SITE for authority in known):
+    if not any(one.purpose is Purpose.SITE and one.origin is None for one in known):
         missing.append((DEFAULT_SITE_AUTHORITY, Purpose.SITE))
     for name, purpose in missing:
         try:
@@ -140,6 +140,13 @@ def show(database: Database, name: str) -> tuple[Authority, CertificateFacts]:
     return authority, facts(authority.certificate_pem.encode())
 
 
+def fingerprint(authority: Authority) -> str:
+    """The SHA-256 of the certificate that signs, in lower-case hexadecimal."""
+    if authority.origin is None:
+        return authority.fingerprint
+    return facts(authority.certificate_pem.encode()).fingerprint
+
+
 def export_key(database: Database, keyring: Keyring, name: str, *, actor: str, now: int) -> bytes:
     """The private key of an authority as PKCS#1 (RSA) or SEC1 (EC) PEM, unencrypted.
 
@@ -156,7 +163,7 @@ def export_key(database: Database, keyring: Keyring, name: str, *, actor: str, n
                 act=Act.AUTHORITY_KEY_EXPORTED,
                 actor=actor,
                 target=f"authority/{name}",
-                details={"fingerprint": authority.fingerprint},
+                details={"fingerprint": fingerprint(authority)},
             ),
         )
     return key_pem
@@ -164,8 +171,10 @@ def export_key(database: Database, keyring: Keyring, name: str, *, actor: str, n
 
 def open_issuer(authority: Authority, keyring: Keyring) -> Issuer:
     """Open an authority for signing. Raises Unready(ISSUER) when its key cannot be opened."""
+    if authority.origin is not None and not authority.sealed_key:
+        raise Unready(Lack.ISSUER, f"authority {authority.name} has no key: there is no Secret")
     try:
-        key_pem = keyring.open(authority.sealed_key, purpose=_purpose(authority.fingerprint))
+        key_pem = keyring.open(authority.sealed_key, purpose=key_purpose(authority.fingerprint))
         return issuers.load_issuer(authority.certificate_pem.encode(), key_pem)
     except GrantServerError as error:
         raise Unready(Lack.ISSUER, f"authority {authority.name}: {error}") from error
@@ -188,7 +197,7 @@ def _authority(
         certificate_pem=issuer.certificate_pem.decode(),
         sealed_key=keyring.seal(
             keys.to_pem(issuer.key),
-            purpose=_purpose(issuer.fingerprint),
+            purpose=key_purpose(issuer.fingerprint),
             random=random(NONCE_BYTES),
         ),
         fingerprint=issuer.fingerprint,
@@ -223,6 +232,6 @@ def _keep(database: Database, authority: Authority, *, act: Act, actor: str) -> 
     return replace(authority, id=added)
 
 
-def _purpose(fingerprint: str) -> str:
+def key_purpose(fingerprint: str) -> str:
     """Bind a sealed key to its certificate, so that it cannot be moved to another row."""
     return f"authority-key/{fingerprint}"

@@ -15,6 +15,7 @@ from typing import Final
 from app.crypto import server_certificates
 from app.crypto.sealing import Keyring
 from app.domain.authorities import Purpose
+from app.domain.sites import Site
 from app.domain.times import rfc3339
 from app.errors import GrantServerError, Misconfigured, Unready
 from app.services.authorities import open_issuer
@@ -23,6 +24,7 @@ from app.store import audit as audit_rows
 from app.store import authorities as authority_rows
 from app.store import health
 from app.store import sites as site_rows
+from app.store.access_grants import NO_ISSUER
 from app.store.engine import Database
 
 _SOON_SECONDS: Final = 30 * 24 * 3600
@@ -207,6 +209,8 @@ def _authorities(database: Database, keyring: Keyring, now: int) -> Iterator[Fin
     with database.reading() as connection:
         known = authority_rows.every(connection)
     for authority in known:
+        if authority.origin is not None and not authority.sealed_key:
+            continue  # its Secret is gone, and nothing leads to it
         name = f"authority {authority.name}"
         try:
             open_issuer(authority, keyring)
@@ -228,11 +232,12 @@ def _authorities(database: Database, keyring: Keyring, now: int) -> Iterator[Fin
                 "then (`grantserver ca list`)",
             )
             continue
-        remedy = (
-            "every token carries this CA: plan its replacement"
-            if authority.purpose is Purpose.SERVER
-            else "make another (`grantserver ca init`) and give it to its sites (`site set`)"
-        )
+        if authority.purpose is Purpose.SERVER:
+            remedy = "every token carries this CA: plan its replacement"
+        elif authority.origin is not None:
+            remedy = f"renew the Secret that it comes from, {authority.origin}"
+        else:
+            remedy = "make another (`grantserver ca init`) and give it to its sites (`site set`)"
         yield _ending(name, authority.not_after, now, remedy)
 
 
@@ -248,7 +253,9 @@ def _sites(database: Database) -> Iterator[Finding]:
             "--endpoint edge=HOST:45671",
         )
     for site in known:
-        if site.endpoints:
+        if site.origin is not None and (not site.endpoints or site.issuer == NO_ISSUER):
+            yield _unready_namespace(site)
+        elif site.endpoints:
             count = len(site.endpoints)
             endpoints = "1 endpoint" if count == 1 else f"{count} endpoints"
             found = f"{endpoints}, signed for by {site.issuer}"
@@ -260,6 +267,19 @@ def _sites(database: Database) -> Iterator[Finding]:
                 found="it has no endpoints: every redemption is refused",
                 remedy=f"grantserver site set {site.name} --endpoint inter-router=HOST:55671",
             )
+
+
+def _unready_namespace(site: Site) -> Finding:
+    lacks = [
+        *(() if site.endpoints else ("no endpoints",)),
+        *(() if site.issuer != NO_ISSUER else ("no issuer that can sign",)),
+    ]
+    return Finding(
+        check=f"site {site.name}",
+        verdict=Verdict.WARNING,
+        found=f"the namespace has {' and '.join(lacks)}: every redemption is refused",
+        remedy=f"see what its AccessGrants say: kubectl get accessgrants -n {site.name}",
+    )
 
 
 def _missing_lines(keyring: Keyring) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from app.domain import codes
+from app.domain.access_grants import kept_name
 from app.domain.audit import Act, Entry
 from app.domain.authorities import Purpose
 from app.domain.documents import access_token
@@ -14,6 +15,7 @@ from app.domain.reach import Reach
 from app.domain.sites import Site, check_cost
 from app.domain.times import rfc3339
 from app.errors import Conflict, Invalid, Missing
+from app.store import access_grants as access_grant_rows
 from app.store import audit as audit_rows
 from app.store import authorities as authority_rows
 from app.store import grants as grant_rows
@@ -71,7 +73,7 @@ def create(
         site = _site(site_rows.every(connection), wish.site)
         if wish.issuer is not None:
             issuer = authority_rows.by_name(connection, wish.issuer)
-            if issuer is None or issuer.purpose is not Purpose.SITE:
+            if issuer is None or issuer.purpose is not Purpose.SITE or not issuer.sealed_key:
                 raise Invalid("issuer", f'no site authority "{wish.issuer}"')
         if grant_rows.matching(connection, name=wish.name, site=site):
             raise Conflict(f'site "{site}" has a grant "{wish.name}" already: remove it first')
@@ -132,6 +134,19 @@ def every(database: Database, *, site: str | None = None) -> Sequence[Grant]:
         return grant_rows.matching(connection, site=site)
 
 
+def resources(database: Database) -> Mapping[str, tuple[str, str]]:
+    """Namespace and name of the AccessGrant of each grant that has one, or had, by their ids."""
+    with database.reading() as connection:
+        return access_grant_rows.resources(connection)
+
+
+def resource_of(database: Database, grant_id: str) -> tuple[str, str] | None:
+    """The same of one grant; None when it was made here."""
+    with database.reading() as connection:
+        row = access_grant_rows.by_id(connection, grant_id)
+    return None if row is None else (row.namespace, row.name)
+
+
 def show(
     database: Database, name: str, *, site: str | None = None
 ) -> tuple[Grant, Sequence[Redemption]]:
@@ -159,9 +174,19 @@ def revoke(
 def remove(
     database: Database, name: str, *, site: str | None = None, actor: str, now: int
 ) -> Grant:
-    """Delete a grant and its redemptions; the audit log keeps both. Raises as `show` does."""
+    """Delete a grant and its redemptions; the audit log keeps both.
+
+    Raises as `show` does, and Conflict while there is an AccessGrant that it stands for.
+    """
     with database.writing() as connection:
         grant = _one(connection, name, site)
+        resource = access_grant_rows.by_id(connection, grant.id)
+        if resource is not None and resource.sealed_code:
+            raise Conflict(
+                f'grant "{grant.name}" stands for AccessGrant "{resource.name}" in namespace '
+                f'"{resource.namespace}", and would be made again: delete the resource, or revoke '
+                "the grant"
+            )
         grant_rows.remove(connection, grant.id)
         _note(connection, Act.GRANT_REMOVED, grant, actor, now)
         return grant
@@ -181,7 +206,7 @@ def _note(connection: Connection, act: Act, grant: Grant, actor: str, now: int) 
 
 
 def _one(connection: Connection, name: str, site: str | None) -> Grant:
-    found = grant_rows.matching(connection, name=name, site=site)
+    found = grant_rows.matching(connection, name=kept_name(name), site=site)
     by_id = grant_rows.by_id(connection, name) if not found else None
     if by_id is not None and site in {None, by_id.site}:
         return by_id

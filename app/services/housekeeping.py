@@ -100,7 +100,7 @@ class Sweeper:
             elif dry:
                 yield {Pruned.GRANTS: len(found.over), Pruned.REDEMPTIONS: rows}
             else:
-                for deleted in self._forget_grants(found.over, until):
+                for deleted in self._forget_grants(found.over, until, now):
                     yield deleted
                     gone += deleted.total()
                     if gone >= self.most:
@@ -110,11 +110,15 @@ class Sweeper:
             if not dry:
                 self._place = place
 
-    def _forget_grants(self, over: Sequence[str], until: int) -> Iterator[Counter[Pruned]]:
+    def _forget_grants(
+        self, over: Sequence[str], until: int, now: int
+    ) -> Iterator[Counter[Pruned]]:
         complete = False
         while not complete:
             with self.database.writing() as connection:
-                gone = pruning.forget_grants(connection, over, until=until, limit=self.step)
+                gone = pruning.forget_grants(
+                    connection, over, until=until, now=now, limit=self.step
+                )
             complete = gone.complete
             yield Counter({Pruned.GRANTS: gone.grants, Pruned.REDEMPTIONS: gone.redemptions})
 

@@ -12,6 +12,7 @@ from app.crypto import keys, mint
 from app.crypto.issuers import Issuer
 from app.crypto.keys import KeyPair
 from app.crypto.sealing import Keyring
+from app.domain.authorities import Authority
 from app.domain.certificates import KeyType, Minted
 from app.domain.sites import Endpoint, Link, links
 from app.errors import Lack, Unready
@@ -77,9 +78,15 @@ class Issuance:
         )
 
     async def ca_pem(self, issuer_id: int) -> bytes:
-        """The certificates of an authority that has signed before. Raises Unready(ISSUER)."""
-        issuer = self._issuers.get(issuer_id) or await self._open(issuer_id)
-        return issuer.certificate_pem
+        """The certificates of an authority that has signed before, if it still can or not.
+
+        Raises Unready(ISSUER) when it is not there.
+        """
+        issuer = self._issuers.get(issuer_id)
+        if issuer is not None:
+            return issuer.certificate_pem
+        authority = await asyncio.to_thread(self._read_authority, issuer_id)
+        return authority.certificate_pem.encode()
 
     async def _open(self, issuer_id: int) -> Issuer:
         issuer = await asyncio.to_thread(self._read_issuer, issuer_id)
@@ -100,8 +107,11 @@ class Issuance:
             return site_rows.endpoints_of(connection, found.site_id)
 
     def _read_issuer(self, issuer_id: int) -> Issuer:
+        return open_issuer(self._read_authority(issuer_id), self.keyring)
+
+    def _read_authority(self, issuer_id: int) -> Authority:
         with self.database.reading() as connection:
             authority = authority_rows.by_id(connection, issuer_id)
         if authority is None:
             raise Unready(Lack.ISSUER, "the authority that signs for this grant is gone")
-        return open_issuer(authority, self.keyring)
+        return authority

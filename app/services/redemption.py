@@ -12,6 +12,7 @@ from typing import Final
 
 from app.crypto.answers import NONCE_BYTES, AnswerKeys, answer_keys
 from app.domain import codes
+from app.domain.access_grants import kept_name
 from app.domain.certificates import Credentials
 from app.domain.documents import bundle, link_documents
 from app.domain.grants import Claim, Grant, Redemption, judge
@@ -99,7 +100,9 @@ class Redeemer:
         try:
             return await self._spend(claim, found, name, subject, keys, now)
         except Refused as refused:
-            if refused.reason is Reason.USED_UP:
+            # Told that it has expired as well, it comes all the same after the last redemption.
+            over = refused.reason is Reason.EXPIRED and grant.spent >= grant.allowed
+            if over or refused.reason is Reason.USED_UP:
                 await self.thefts.suspect(
                     suspicion(
                         grant_id=grant.id, at=now, name=name, subject=subject, peer=claim.peer
@@ -173,7 +176,7 @@ class Redeemer:
         namespace, slash, name = claim.key.partition("/")
         ledger = self.ledger
         if slash:
-            found = await ledger.find_by_name(namespace, name)
+            found = await ledger.find_by_name(namespace, kept_name(name))
         else:
             found = await ledger.find(claim.key)
         if found is None:

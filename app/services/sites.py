@@ -32,6 +32,7 @@ def put(
     wanted = in_stable_order(endpoints)
     with database.writing() as connection:
         known = site_rows.by_name(connection, name)
+        _check_is_ours(known)
         chosen = _choose(
             authority_rows.every(connection), issuer or (known.issuer if known else None)
         )
@@ -75,6 +76,7 @@ def show(database: Database, name: str) -> Site:
 def remove(database: Database, *, name: str, actor: str, now: int) -> None:
     """Remove a site. Raises Missing, and Conflict while grants lead to it."""
     with database.writing() as connection:
+        _check_is_ours(site_rows.by_name(connection, name))
         leading = site_rows.grants_of(connection, name)
         if leading:
             grants = "1 grant leads" if leading == 1 else f"{leading} grants lead"
@@ -88,10 +90,20 @@ def remove(database: Database, *, name: str, actor: str, now: int) -> None:
         )
 
 
+def _check_is_ours(site: Site | None) -> None:
+    if site is not None and site.origin is not None:
+        raise Conflict(
+            f'site "{site.name}" stands for the namespace of this name: change its Site resource'
+        )
+
+
 def _choose(authorities: Sequence[Authority], name: str | None) -> Authority:
-    signing = {one.name: one for one in authorities if one.purpose is Purpose.SITE}
+    signing = {
+        one.name: one for one in authorities if one.purpose is Purpose.SITE and one.sealed_key
+    }
     if name is None:
-        name = DEFAULT_SITE_AUTHORITY if len(signing) != 1 else next(iter(signing))
+        ours = [one.name for one in signing.values() if one.origin is None]
+        name = DEFAULT_SITE_AUTHORITY if len(ours) != 1 else ours[0]
     if name not in signing:
         raise Invalid(
             "issuer",

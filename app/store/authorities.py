@@ -22,6 +22,7 @@ def add(connection: Connection, authority: Authority) -> int:
             not_after=authority.not_after,
             imported=int(authority.imported),
             created_at=authority.created_at,
+            origin=authority.origin,
         )
         .returning(authorities.c.id)
     )
@@ -29,14 +30,18 @@ def add(connection: Connection, authority: Authority) -> int:
 
 
 def every(connection: Connection) -> Sequence[Authority]:
-    """All authorities, in the order of their names."""
-    rows = connection.execute(select(authorities).order_by(authorities.c.name))
+    """All authorities, in the order of their names, but for the one without a certificate."""
+    rows = connection.execute(
+        select(authorities).where(authorities.c.fingerprint != "").order_by(authorities.c.name)
+    )
     return [_authority(row) for row in rows]
 
 
 def by_name(connection: Connection, name: str) -> Authority | None:
-    """The authority of this name."""
-    row = connection.execute(select(authorities).where(authorities.c.name == name)).first()
+    """The authority of this name; the one without a certificate is nobody's to find."""
+    row = connection.execute(
+        select(authorities).where(authorities.c.name == name, authorities.c.fingerprint != "")
+    ).first()
     return None if row is None else _authority(row)
 
 
@@ -55,9 +60,15 @@ def of_server(connection: Connection) -> Authority | None:
 
 
 def soonest_expiry(connection: Connection) -> int | None:
-    """When the first of the site authorities ends, in UTC seconds; None when there is none."""
+    """When the first of the site authorities ends, in UTC seconds; None when there is none.
+
+    One that cannot sign any more does not count.
+    """
     return connection.execute(
-        select(func.min(authorities.c.not_after)).where(authorities.c.purpose == Purpose.SITE.value)
+        select(func.min(authorities.c.not_after)).where(
+            authorities.c.purpose == Purpose.SITE.value,
+            func.length(authorities.c.sealed_key) > 0,
+        )
     ).scalar()
 
 
@@ -105,4 +116,5 @@ def _authority(row: Row[tuple[object, ...]]) -> Authority:
         not_after=row.not_after,
         imported=bool(row.imported),
         created_at=row.created_at,
+        origin=row.origin,
     )

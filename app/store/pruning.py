@@ -27,7 +27,7 @@ from sqlalchemy import (
     tuple_,
 )
 
-from app.store.schema import answers, audit, grants, redemptions, suspicions
+from app.store.schema import access_grants, answers, audit, grants, redemptions, suspicions
 
 
 class Aging(NamedTuple):
@@ -115,8 +115,9 @@ def look_at_grants(
     """Look at the next `limit` grants whose windows have ended; None when there are none.
 
     A grant may go when its window ended and it was revoked (if it was) at `until` or earlier,
-    and every certificate that was issued with it has ended by `now`: until then, its redemptions
-    are the record of what could have to be revoked.
+    when the AccessGrant that it stands for (if it does) is gone, and when every certificate that
+    was issued with it has ended by `now`: until then, its redemptions are the record of what
+    could have to be revoked.
     """
     latest = (
         select(redemptions.c.not_after)
@@ -160,19 +161,24 @@ class Forgotten:
 
 
 def forget_grants(
-    connection: Connection, grant_ids: Sequence[str], *, until: int, limit: int
+    connection: Connection, grant_ids: Sequence[str], *, until: int, now: int, limit: int
 ) -> Forgotten:
     """Delete grants that may go, with all that belongs to them: up to `limit` such rows at first.
 
     A grant may have a million redemptions, so it goes itself when few are left.
     """
-    # Locked here, they are ours until the transaction ends; that somebody revokes one of them in
-    # the meantime is all that can have changed since they were looked at.
+    # Locked here, they are ours until the transaction ends. Since they were looked at, somebody
+    # may have revoked one of them, or redeemed it: a claim that came in time is spent later.
     held = connection.scalars(
         select(grants.c.id)
         .where(grants.c.id.in_(grant_ids), _ended(until))
         .with_for_update(skip_locked=True)
     ).all()
+    certified = select(redemptions.c.grant_id).where(
+        redemptions.c.grant_id.in_(held), redemptions.c.not_after > now
+    )
+    valid = set(connection.scalars(certified.distinct()))
+    held = [one for one in held if one not in valid]
     # The first redemption first: where it is there, all of them are.
     gone = _forget_some(connection, redemptions, redemptions.c.ordinal, held, limit)
     if gone < limit:
@@ -206,7 +212,12 @@ def _forget_some(
 
 
 def _ended(until: int) -> ColumnElement[Any]:
+    # Of a resource that is still there the grant stays, or it would be made again at once.
+    has_resource = exists().where(
+        access_grants.c.grant_id == grants.c.id, func.length(access_grants.c.sealed_code) > 0
+    )
     return and_(
         grants.c.expires_at <= until,
         or_(grants.c.revoked_at.is_(None), grants.c.revoked_at <= until),
+        ~has_resource,
     )

@@ -10,18 +10,22 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    Connection,
     ForeignKey,
     Index,
     Integer,
     LargeBinary,
     MetaData,
+    PrimaryKeyConstraint,
     String,
     Table,
     Text,
     UniqueConstraint,
+    insert,
 )
 
-REVISION: Final = "0002"  # the migration that makes exactly these tables
+REVISION: Final = "0003"  # the migration that makes exactly these tables
+OLDEST_SERVED: Final = "0002"  # whose programs still run on them
 
 metadata = MetaData(
     naming_convention={
@@ -49,6 +53,7 @@ authorities = Table(
     Column("not_after", BigInteger, nullable=False),
     Column("imported", Integer, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("origin", String(320), nullable=True),  # "namespace/secret" of one that Kubernetes keeps
     CheckConstraint("purpose IN ('site', 'server')", name="purpose_known"),
     CheckConstraint("imported IN (0, 1)", name="imported_is_boolean"),
     CheckConstraint("not_after > not_before", name="validity_is_positive"),
@@ -82,6 +87,7 @@ sites = Table(
     Column("issuer_id", ForeignKey("authorities.id"), nullable=False),
     Column("revision", Integer, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("origin", String(16), nullable=True),  # "kubernetes": it stands for a namespace
     CheckConstraint("revision >= 1", name="revision_is_positive"),
     # A removed site's number is never used again: what is kept in memory is kept under it.
     sqlite_autoincrement=True,
@@ -144,6 +150,22 @@ redemptions = Table(
     UniqueConstraint("grant_id", "ordinal"),
     CheckConstraint("ordinal >= 1", name="ordinal_is_positive"),
 )
+
+# What is known of a grant that stands for an AccessGrant resource. The code is sealed, because the
+# resource's status has to tell it; it is deleted when the resource is gone.
+access_grants = Table(
+    "access_grants",
+    metadata,
+    Column("grant_id", ForeignKey("grants.id", ondelete="CASCADE"), primary_key=True),
+    Column("namespace", String(63), nullable=False),
+    Column("name", String(253), nullable=False),
+    Column("sealed_code", LargeBinary, nullable=False),
+    Column("window_seconds", BigInteger, nullable=False),
+    Column("spent_before", Integer, nullable=False),  # when it came to us; no rows tell of these
+    CheckConstraint("window_seconds >= 1", name="window_is_positive"),
+    CheckConstraint("spent_before >= 0", name="spent_before_not_negative"),
+)
+Index(None, access_grants.c.namespace, access_grants.c.name)
 
 # Answers of redemptions, for claims that come again because theirs was lost on its way. No
 # reference to the grant: rows live for minutes, and a removed grant is not found to begin with.
@@ -213,3 +235,22 @@ compatibility = Table(
     Column("oldest_revision", String(32), nullable=False),
     CheckConstraint("id = 1", name="one_row"),
 )
+
+
+def create(connection: Connection) -> None:
+    """Make all tables in an empty database, with the rows that they begin with.
+
+    A test holds what comes out against what the migrations make of an empty database.
+    """
+    metadata.create_all(connection)
+    connection.execute(insert(heartbeat).values(id=1, at=0))
+    connection.execute(insert(compatibility).values(id=1, oldest_revision=OLDEST_SERVED))
+    revision = Column("version_num", String(32), nullable=False)
+    mark = Table(
+        "alembic_version",
+        MetaData(),
+        revision,
+        PrimaryKeyConstraint(revision, name="alembic_version_pkc"),
+    )
+    mark.create(connection)
+    connection.execute(insert(mark).values(version_num=REVISION))

@@ -97,6 +97,7 @@ def _sites(connection: Connection, name: str | None) -> list[Site]:
             endpoints=endpoints_of(connection, row.id),
             revision=row.revision,
             created_at=row.created_at,
+            origin=row.origin,
         )
         for row in connection.execute(query.order_by(sites.c.name)).all()
     ]

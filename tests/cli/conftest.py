@@ -1,5 +1,6 @@
 """The command line as a person runs it: an environment of its own, a directory of its own."""
 
+import contextlib
 import http.server
 import json
 import os
@@ -19,7 +20,9 @@ from app.crypto import keys
 from app.crypto.issuers import create_authority, load_issuer
 from app.crypto.server_certificates import create_server_certificate
 from app.domain.certificates import KeyType
-from app.settings import PREFIX
+from app.home import open_home
+from app.services.cluster import Cluster
+from app.settings import PREFIX, load
 from tests.builders import NOW
 from tests.running import Server, running
 
@@ -44,6 +47,19 @@ class Cli:
 
     def json(self, *words: str) -> Any:
         return json.loads(self.done(*words, "-o", "json"))
+
+    @contextlib.contextmanager
+    def cluster(self) -> Iterator[Cluster]:
+        """Open the installation as a server does that serves a Kubernetes cluster."""
+        home = open_home(load(self.environment))
+        with contextlib.closing(home.database):
+            yield Cluster(
+                database=home.database,
+                keyring=home.keyring,
+                code_keys=home.code_keys,
+                clock=ambient.utc_now,
+                random_bytes=ambient.random_bytes,
+            )
 
     def set_west(self) -> None:
         self.done("site", "set", "west", *ENDPOINTS, "--endpoint", "edge=west.example.com:45671")

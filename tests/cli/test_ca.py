@@ -11,7 +11,9 @@ from app.crypto.facts import facts
 from app.crypto.issuers import create_authority, load_issuer
 from app.domain.certificates import KeyType
 from app.domain.times import rfc3339
+from app.services import authorities
 from tests.cli.conftest import ENDPOINTS, Cli
+from tests.services.clusters import a_secret, put, sign
 
 
 @pytest.fixture
@@ -145,3 +147,38 @@ def test_a_key_is_exported_as_the_secret_that_skupper_reads(
     certificate = base64.b64decode(secret["data"]["tls.crt"])
     assert certificate == base64.b64decode(secret["data"]["ca.crt"])
     assert load_issuer(certificate, key.encode()).label  # they belong together
+
+
+def test_the_cas_of_secrets_are_shown_with_the_secret_and_whether_it_is_there(cli: Cli) -> None:
+    held = a_secret("skupper-site-ca")
+    with cli.cluster() as cluster:
+        ids = [sign(cluster, "prod", held), sign(cluster, "prod", a_secret(), "old-ca")]
+        put(cluster, "prod", ids[0])
+        put(cluster, "empty", None)
+        cluster.forget_unused_keys()
+        names = {one.id: one.name for one in authorities.every(cluster.database)}
+    signing, gone = (names[one] for one in ids)
+    lines = {line.split()[0]: line for line in cli.done("ca", "list").splitlines()}
+    assert "links to sites  " in lines[signing]
+    assert "from Secret prod/skupper-site-ca  " in lines[signing]
+    assert "from Secret prod/old-ca, which is gone  " in lines[gone]
+    assert set(lines) == {"NAME", "server-ca", "site-ca", signing, gone}
+    documents = {one["name"]: one for one in cli.json("ca", "list")}
+    found = facts(held.certificate_pem)
+    assert documents[signing]["fingerprint"] == found.fingerprint
+    assert [documents[one]["kind"] for one in ("site-ca", signing)] == ["local", "kubernetes"]
+    assert [documents[one]["secret"] for one in ("site-ca", signing)] == [
+        None,
+        "prod/skupper-site-ca",
+    ]
+    assert [documents[one]["canSign"] for one in ("site-ca", signing, gone)] == [True, True, False]
+    assert cli.json("ca", "show", signing)["fingerprint"] == found.fingerprint
+    assert found.fingerprint in cli.done("ca", "show", signing)
+    assert cli.done("ca", "export", signing).encode() == held.certificate_pem
+    refused = cli.run("ca", "export", gone, "--with-key", "--out", "s.yaml")
+    assert refused.exit_code == 3
+    assert "there is no Secret" in refused.stderr
+    assert not (cli.directory / "s.yaml").exists()
+    for name in ("(none)", "no-issuer"):
+        assert cli.run("ca", "show", name).exit_code == 1
+        assert cli.run("ca", "init", "(none)").exit_code == 2

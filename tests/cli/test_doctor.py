@@ -8,6 +8,7 @@ from ruamel.yaml import YAML
 from app import ambient
 from app.crypto.sealing import generate_line
 from tests.cli.conftest import Cli, Stranger
+from tests.services.clusters import a_secret, put, sign
 
 
 def test_where_nothing_is_nothing_is_made(cli: Cli) -> None:
@@ -78,6 +79,19 @@ def test_a_problem_ends_with_1_and_hides_no_other(west: Cli) -> None:
         "authority site-ca",
     ]
     assert problems[0]["remedy"].startswith("chmod 700")
+
+
+def test_namespaces_that_wait_for_something_are_no_problem(west: Cli) -> None:
+    with west.cluster() as cluster:
+        put(cluster, "empty", None, ())
+        sign(cluster, "prod", a_secret())
+        cluster.forget_unused_keys()
+    result = west.run("doctor", "-o", "json")
+    assert result.exit_code == 0
+    found = {one["check"]: one for one in json.loads(result.stdout)}
+    assert found["site empty"]["verdict"] == "warning"
+    assert found["site empty"]["remedy"].endswith("kubectl get accessgrants -n empty")
+    assert not any("kubernetes-" in check or "none" in check for check in found)
 
 
 def test_an_installation_that_cannot_be_opened_is_a_problem(west: Cli) -> None:

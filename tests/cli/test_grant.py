@@ -7,9 +7,10 @@ import pytest
 from app.cli.grant import _code_from_input
 from app.domain.times import rfc3339
 from app.store import suspicions
-from tests.builders import CODE, NOW
+from tests.builders import CODE, GRANT_ID, NOW
 from tests.cli.conftest import Cli
 from tests.running import Server
+from tests.services.clusters import admit, put
 
 
 def test_a_grant_is_made_and_its_code_shown_once(west: Cli) -> None:
@@ -108,7 +109,9 @@ def test_a_list_shows_what_was_used(cli: Cli, served: Server) -> None:
     served.redeem(issued, name="n", subject="east")
     served.redeem(issued, name="n", subject="north")
     header, line = cli.done("grant", "list", "--site", "west").splitlines()
-    assert header.split() == ["NAME", "SITE", "REDEMPTIONS", "EXPIRATION", "STATE", "COST"]
+    assert header.split() == [
+        "NAME", "SITE", "KIND", "REDEMPTIONS", "EXPIRATION", "STATE", "COST",
+    ]  # fmt: skip
     assert "2 of 2" in line
     assert "used up" in line
     document = cli.json("grant", "show", "lab")
@@ -194,3 +197,46 @@ def test_a_grant_is_revoked_and_removed(west: Cli) -> None:
     missing = west.run("grant", "show", "lab")
     assert missing.exit_code == 1
     assert "grantserver grant list" in missing.stderr
+
+
+def test_both_kinds_of_grants_are_listed_and_told_apart(west: Cli) -> None:
+    long = "n" * 99
+    west.done("grant", "create", "lab")
+    with west.cluster() as cluster:
+        put(cluster, "prod")
+        admit(cluster, namespace="prod", name=long)
+    rows = [line.split()[:5] for line in west.done("grant", "list").splitlines()]
+    assert rows[0][:3] == ["NAME", "SITE", "KIND"]
+    local, resource = sorted(rows[1:], key=lambda row: row[2], reverse=True)
+    assert local[:3] == ["lab", "west", "local"]
+    assert resource[1:] == ["prod", "kubernetes", "0", "of"]
+    documents = {one["kind"]: one for one in west.json("grant", "list")}
+    assert documents["local"]["accessGrant"] is None
+    assert documents["kubernetes"]["accessGrant"] == {"namespace": "prod", "name": long}
+    assert [one["kind"] for one in west.json("grant", "list", "--site", "prod")] == ["kubernetes"]
+
+    for name in (long, resource[0], GRANT_ID):
+        shown = west.done("grant", "show", name)
+        assert f"AccessGrant   prod/{long}\n" in shown
+        assert "Kind          kubernetes\n" in shown
+        assert west.json("grant", "show", name)["accessGrant"]["name"] == long
+    assert west.json("grant", "show", "lab")["kind"] == "local"
+    assert "AccessGrant" not in west.done("grant", "show", "lab")
+    assert CODE not in shown + west.done("grant", "list", "-o", "yaml")
+
+
+def test_the_grant_of_a_resource_is_revoked_but_not_removed(west: Cli) -> None:
+    with west.cluster() as cluster:
+        put(cluster, "prod")
+        admit(cluster, namespace="prod")
+    refused = west.run("grant", "remove", "to-west")
+    assert refused.exit_code == 1
+    assert 'stands for AccessGrant "to-west" in namespace "prod"' in refused.stderr
+    assert "delete the resource" in refused.stderr
+    assert "is revoked" in west.done("grant", "revoke", "to-west", "--site", "prod")
+    assert west.json("grant", "show", "to-west")["state"] == "revoked"
+    assert west.run("grant", "remove", "to-west").exit_code == 1
+    with west.cluster() as cluster:
+        cluster.revoke("prod", "to-west")
+    west.done("grant", "remove", "to-west")
+    assert west.json("grant", "list") == []

@@ -4,6 +4,7 @@ import sqlite3
 import pytest
 
 from tests.cli.conftest import ENDPOINTS, Cli
+from tests.services.clusters import a_secret, put, sign
 
 
 def test_a_site_is_set_and_the_next_command_is_given(cli: Cli) -> None:
@@ -17,7 +18,7 @@ def test_a_site_is_set_and_the_next_command_is_given(cli: Cli) -> None:
 def test_sites_are_listed_as_they_would_be_typed(west: Cli) -> None:
     west.done("site", "set", "b", "--endpoint", "ha/edge=[::1]:5", *ENDPOINTS)
     lines = west.done("site", "list").splitlines()
-    assert lines[0].split() == ["NAME", "ISSUER", "ENDPOINTS"]
+    assert lines[0].split() == ["NAME", "KIND", "ISSUER", "ENDPOINTS"]
     assert "ha/edge=[::1]:5, inter-router=west.example.com:55671" in lines[1]
 
 
@@ -29,6 +30,7 @@ def test_a_site_is_shown_as_a_document(cli: Cli) -> None:
         {"role": "inter-router", "host": "west.example.com", "port": 55671, "group": "ha"},
     ]
     assert document["creationTime"].endswith("Z")
+    assert document["kind"] == "local"
     assert cli.json("site", "list") == [document]
     assert "Endpoint   ha/edge=[::1]:5\n" in cli.done("site", "show", "b")
 
@@ -105,3 +107,25 @@ def test_what_is_done_is_recorded_with_who_did_it(west: Cli) -> None:
     entry = west.json("audit", "list", "--target", "site/west")[0]
     assert entry["act"] == "site.set"
     assert entry["actor"].startswith("cli:")
+
+
+def test_a_site_that_stands_for_a_namespace_is_shown_as_such_and_left_alone(west: Cli) -> None:
+    with west.cluster() as cluster:
+        put(cluster, "prod", sign(cluster, "prod", a_secret()))
+        put(cluster, "empty", None, ())
+    rows = [line.split() for line in west.done("site", "list").splitlines()[1:]]
+    assert [row[:2] for row in rows] == [
+        ["empty", "kubernetes"],
+        ["prod", "kubernetes"],
+        ["west", "local"],
+    ]
+    assert rows[0][2] == "(none)"
+    assert rows[1][2].startswith("kubernetes-")
+    assert rows[1][3] == "inter-router=west.example:55671,"
+    assert west.json("site", "show", "prod")["kind"] == "kubernetes"
+    assert "Kind       kubernetes\n" in west.done("site", "show", "prod")
+    for words in (["set", "prod", *ENDPOINTS], ["set", "prod"], ["remove", "prod"]):
+        refused = west.run("site", *words)
+        assert refused.exit_code == 1
+        assert "stands for the namespace of this name: change its Site" in refused.stderr
+    assert [one["kind"] for one in west.json("site", "list")] == ["kubernetes"] * 2 + ["local"]

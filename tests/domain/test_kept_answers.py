@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.kept_answers import KeptAnswer, unpacked
-from app.errors import Broken
+from app.errors import Broken, Unavailable
 
 ANSWER = KeptAnswer(
     issuer_id=7, certificate_pem=b"certificate", key_pem=b"the key", links=b"---\nlinks\n"
@@ -38,7 +38,7 @@ def test_an_answer_that_is_cut_off_is_no_answer(length: int) -> None:
 
 
 def test_an_answer_of_another_form_is_not_guessed_at() -> None:
-    with pytest.raises(Broken, match="form 2"):
+    with pytest.raises(Unavailable, match="form 2"):
         unpacked(b"\x02" + ANSWER.packed()[1:])
 
 

@@ -31,7 +31,7 @@ from app.services import audit, authorities
 from app.store import audit as audit_rows
 from app.store import authorities as authority_rows
 from app.store.engine import Database
-from tests.builders import NOW, Stand, a_database
+from tests.builders import NOW, Stand, a_database, an_authority
 
 Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
@@ -120,6 +120,15 @@ def test_an_authority_of_another_name_serves_as_the_first_one(database: Database
     create(stand, "own-ca")
     defaults(database, keyring)
     assert [one.name for one in authorities.every(database)] == ["own-ca", "server-ca"]
+
+
+def test_the_ca_of_a_secret_does_not_serve_as_the_first_one(database: Database) -> None:
+    with database.writing() as connection:
+        authority_rows.add(connection, an_authority(name="kubernetes-x", origin="west/ca"))
+    keyring = load_or_create(database.sqlite.path.with_name("sealing.keys"), ambient.random_bytes)
+    defaults(database, keyring)
+    names = [one.name for one in authorities.every(database)]
+    assert names == ["kubernetes-x", "server-ca", "site-ca"]
 
 
 def test_threads_that_make_them_at_once_all_succeed(tmp_path: Path) -> None:
@@ -320,6 +329,14 @@ def test_an_authority_whose_key_cannot_be_opened_is_unready(stand: Stand, tmp_pa
             authorities.open_issuer(authority, keyring)
         assert unready.value.lack is Lack.ISSUER
         assert isinstance(unready.value.__cause__, cause)
+
+
+def test_an_authority_whose_secret_is_gone_is_unready(stand: Stand) -> None:
+    site = authorities.show(stand.database, "site-ca")[0]
+    gone = replace(site, sealed_key=b"", origin="west/ca")
+    with pytest.raises(Unready, match="site-ca has no key: there is no Secret") as unready:
+        authorities.open_issuer(gone, stand.keyring)
+    assert unready.value.lack is Lack.ISSUER
 
 
 def test_no_private_key_is_kept_in_the_clear(stand: Stand) -> None:

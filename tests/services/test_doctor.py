@@ -13,6 +13,7 @@ from app.domain.times import rfc3339
 from app.services import authorities, doctor, reach
 from app.services.doctor import Finding, Verdict
 from tests.builders import NOW, Stand
+from tests.services.clusters import a_cluster, a_secret, put, sign
 
 HOSTS = ("grants.example.com", "192.0.2.7")
 DAY = 24 * 3600
@@ -214,6 +215,43 @@ def test_a_site_without_endpoints_is_a_problem_and_none_at_all_a_warning(stand: 
     (finding,) = about("site west", examine(stand))
     assert finding.verdict is Verdict.PROBLEM
     assert "grantserver site set west" in finding.remedy
+
+
+def test_what_a_cluster_has_not_yet_is_a_warning_and_what_is_gone_is_nobodys_trouble(
+    healthy: Stand,
+) -> None:
+    cluster = a_cluster(healthy)
+    before = {one.check for one in examine(healthy)}
+    signing, gone = (sign(cluster, "north", a_secret()) for _ in range(2))
+    put(cluster, "north", signing)
+    put(cluster, "east", None)
+    put(cluster, "south", None, ())
+    cluster.forget_unused_keys()
+    names = {one.id: one.name for one in authorities.every(healthy.database)}
+    findings = examine(healthy)
+    assert {one.check for one in findings} - before == {
+        f"authority {names[signing]}",
+        "site north",
+        "site east",
+        "site south",
+    }
+    assert names[gone] not in str(findings)
+    (north,) = about("site north", findings)
+    assert (north.verdict, north.remedy) == (Verdict.OK, "")
+    (east,) = about("site east", findings)
+    assert east.verdict is Verdict.WARNING
+    assert "has no issuer that can sign: every redemption is refused" in east.found
+    assert "kubectl get accessgrants -n east" in east.remedy
+    (south,) = about("site south", findings)
+    assert "no endpoints and no issuer" in south.found
+
+
+def test_the_ca_of_a_secret_that_ends_soon_is_to_be_renewed_there(healthy: Stand) -> None:
+    cluster = a_cluster(healthy)
+    put(cluster, "east", sign(cluster, "east", a_secret()))
+    (finding,) = [one for one in examine(healthy) if "kubernetes-" in one.check]
+    assert finding.verdict is Verdict.WARNING
+    assert finding.remedy.endswith("east/skupper-site-ca")
 
 
 def test_a_check_that_cannot_be_made_is_a_problem_of_its_own(

@@ -14,7 +14,8 @@ from app.errors import Conflict, GrantServerError, Invalid, Missing
 from app.services import audit, authorities, grants
 from app.store import audit as audit_rows
 from app.store import grants as grant_rows
-from tests.builders import CODE, NOW, PEM, WINDOW, Stand, a_wish
+from tests.builders import CODE, GRANT_ID, NOW, PEM, WINDOW, Stand, a_wish
+from tests.services.clusters import a_cluster, a_secret, admit, put, sign
 
 
 @pytest.fixture
@@ -169,6 +170,51 @@ def test_a_grant_is_removed_and_the_audit_log_keeps_it(west: Stand) -> None:
     for act in (grants.remove, grants.revoke):
         with pytest.raises(Missing):
             act(west.database, "to-west", actor="cli:test", now=NOW)
+
+
+def test_the_grant_of_a_resource_is_removed_when_that_is_gone(stand: Stand) -> None:
+    cluster = a_cluster(stand)
+    put(cluster)
+    known = admit(cluster, name="n" * 99)
+    names = ("n" * 99, known.grant.name, GRANT_ID)
+    for name in names:
+        assert grants.show(stand.database, name)[0] == known.grant
+        with pytest.raises(Conflict, match="delete the resource, or revoke"):
+            grants.remove(stand.database, name, actor="cli:test", now=NOW)
+    assert grants.resources(stand.database) == {GRANT_ID: ("west", "n" * 99)}
+    assert grants.resource_of(stand.database, GRANT_ID) == ("west", "n" * 99)
+    revoked = grants.revoke(stand.database, "n" * 99, site="west", actor="cli:test", now=NOW)
+    assert revoked.revoked_at == NOW
+    with pytest.raises(Conflict):
+        grants.remove(stand.database, GRANT_ID, actor="cli:test", now=NOW)
+    cluster.revoke("west", "n" * 99)
+    assert grants.resource_of(stand.database, GRANT_ID) == ("west", "n" * 99)
+    grants.remove(stand.database, "n" * 99, actor="cli:test", now=NOW)
+    assert grants.every(stand.database) == []
+    assert grants.resources(stand.database) == {}
+
+
+def test_a_grant_that_was_made_here_is_of_no_resource(west: Stand) -> None:
+    grant = west.make_grant().grant
+    assert grants.resources(west.database) == {}
+    assert grants.resource_of(west.database, grant.id) is None
+    assert grants.resource_of(west.database, "x") is None
+
+
+def test_a_grant_may_lead_to_a_namespace_but_not_be_signed_by_a_ca_that_is_gone(
+    stand: Stand,
+) -> None:
+    cluster = a_cluster(stand)
+    gone, signing = (sign(cluster, "west", a_secret()) for _ in range(2))
+    put(cluster, "west", signing)
+    cluster.forget_unused_keys()
+    names = {one.id: one.name for one in authorities.every(stand.database)}
+    assert stand.make_grant(site=None).grant.site == "west"
+    assert stand.make_grant(name="own", issuer=names[signing]).grant.issuer == names[signing]
+    for name in (names[gone], "(none)"):
+        with pytest.raises(Invalid) as refused:
+            stand.make_grant(name="another", issuer=name)
+        assert refused.value.field == "issuer"
 
 
 def test_every_act_is_one_transaction_with_its_audit_row(

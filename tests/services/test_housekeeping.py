@@ -17,11 +17,12 @@ from app import ambient
 from app.domain.grants import Claim
 from app.errors import GrantServerError, Unavailable
 from app.metrics import Pruned
-from app.services import housekeeping
+from app.services import grants, housekeeping
 from app.services.housekeeping import UNBOUNDED, Housekeeping, Keep, Sweeper
 from app.store import authorities, pruning, schema, sites
 from app.store.engine import Connection, Database
-from tests.builders import CODE, NOW, WINDOW, Clock, Stand, an_authority
+from tests.builders import CODE, GRANT_ID, NOW, WINDOW, Clock, Stand, an_authority
+from tests.services.clusters import a_cluster, admit, put
 from tests.store.test_pruning import add_answers, add_entries, add_grant, name, times
 
 DAY = 86_400
@@ -301,6 +302,21 @@ def test_a_grant_that_may_still_be_redeemed_never_goes(stand: Stand) -> None:
     for now, found in ((NOW + WINDOW, {}), (NOW + WINDOW + 1, {Pruned.GRANTS: 1})):
         assert swept(a_sweeper(stand.database, keep=keep, clock=Clock(now))) == found
     assert issued.grant.expires_at == NOW + WINDOW
+
+
+def test_the_grant_of_a_resource_stays_whatever_its_age_until_that_is_gone(stand: Stand) -> None:
+    """Were it made anew from its status, what an operator has revoked would be so no more."""
+    cluster = a_cluster(stand)
+    put(cluster)
+    admit(cluster)
+    grants.revoke(stand.database, GRANT_ID, actor="cli:test", now=NOW)
+    keep = Keep(grants_seconds=1, audit_seconds=0)
+    late = a_sweeper(stand.database, keep=keep, clock=Clock(NOW + 10 * WINDOW))
+    assert swept(late) == {}
+    cluster.revoke("west", "to-west")
+    assert swept(late) == {Pruned.GRANTS: 1}
+    cluster.remove_namespace("west")
+    assert cluster.namespaces() == []
 
 
 # In a server.

@@ -13,8 +13,9 @@ from app.domain.sites import Link, parse_endpoint
 from app.errors import Invalid, Lack, Reason, Refused, Unready
 from app.services import authorities, grants, issuance, sites
 from app.services.issuance import Issuance, Policy
+from app.store import authorities as authority_rows
 from app.store.ledger import Found
-from tests.builders import NOW, Stand
+from tests.builders import NOW, Stand, an_authority
 
 
 @pytest.fixture
@@ -157,6 +158,24 @@ def test_the_issuer_is_the_grants_own_else_the_sites_of_this_moment(west: Stand)
 
 def issuer_of(minted: Minted) -> str:
     return facts(minted.certificate_pem).issuer
+
+
+def test_the_certificates_of_an_authority_are_told_whether_it_can_still_sign_or_not(
+    west: Stand,
+) -> None:
+    """Kept answers are written again with them."""
+    with west.database.writing() as connection:
+        gone = an_authority(name="gone", sealed_key=b"", origin="west/ca", certificate_pem="old\n")
+        gone_id = authority_rows.add(connection, gone)
+    found = find(west, west.make_grant().grant.id)
+    fresh, opened = west.issuance(), west.issuance()
+    minted = mint(opened, found)
+    for made in (fresh, opened):
+        assert asyncio.run(made.ca_pem(found.issuer_id)) == minted.ca_pem
+        assert asyncio.run(made.ca_pem(gone_id)) == b"old\n"
+        with pytest.raises(Unready) as unready:
+            asyncio.run(made.ca_pem(99))
+        assert unready.value.lack is Lack.ISSUER
 
 
 def test_a_certificate_never_outlives_its_issuer(west: Stand) -> None:

@@ -916,13 +916,24 @@ def test_an_answer_that_is_given_again_raises_none(west: Stand, used_up: Grant) 
     assert suspicions(west, used_up) == []
 
 
-@pytest.mark.parametrize("end", [revoke, expire])
-def test_a_grant_that_is_over_in_another_way_raises_none(
-    west: Stand, used_up: Grant, end: Callable[[Stand, Grant], None]
-) -> None:
-    end(west, used_up)
+def test_the_alarm_is_raised_after_the_end_of_the_window_too(west: Stand, used_up: Grant) -> None:
+    expire(west, used_up)
+    assert reason(west, a_claim(key=used_up.id, subject="mallory")) is Reason.EXPIRED
+    assert suspicions(west, used_up) == ["mallory"]
+
+
+def test_a_grant_that_was_revoked_raises_none(west: Stand, used_up: Grant) -> None:
+    revoke(west, used_up)
     reason(west, a_claim(key=used_up.id, subject="mallory"))
     assert suspicions(west, used_up) == []
+
+
+def test_a_grant_that_expired_before_it_was_used_up_raises_none(west: Stand) -> None:
+    grant = west.make_grant(redemptions=2).grant
+    redeem(west, a_claim(key=grant.id))
+    expire(west, grant)
+    assert reason(west, a_claim(key=grant.id, subject="mallory")) is Reason.EXPIRED
+    assert suspicions(west, grant) == []
 
 
 def test_what_nobody_has_checked_is_written_down_in_a_form_that_can_be_stored(

@@ -11,6 +11,7 @@ from app.store import audit as audit_rows
 from app.store import schema
 from app.store import sites as site_rows
 from tests.builders import NOW, Stand, an_endpoint
+from tests.services.clusters import a_cluster, a_secret, put, sign
 
 
 def make_authority(stand: Stand, name: str, purpose: Purpose = Purpose.SITE) -> None:
@@ -119,6 +120,39 @@ def test_a_site_is_removed_unless_grants_lead_to_it(stand: Stand) -> None:
     assert [site.name for site in sites.every(stand.database)] == ["west"]
     last = audit.latest(stand.database, limit=1)[0]
     assert (last.act, last.target, last.at) == (Act.SITE_REMOVED, "site/south", NOW + 1)
+
+
+def test_a_site_that_stands_for_a_namespace_is_the_clusters_to_change(stand: Stand) -> None:
+    cluster = a_cluster(stand)
+    put(cluster, "west", None, ())
+    for act in (
+        lambda: stand.set_site("west"),
+        lambda: sites.remove(stand.database, name="west", actor="cli:test", now=NOW),
+    ):
+        with pytest.raises(Conflict, match="stands for the namespace"):
+            act()
+    (site,) = sites.every(stand.database)
+    assert (site.origin, site.revision, site.endpoints) == ("kubernetes", 1, ())
+
+
+def test_the_ca_of_a_secret_signs_for_a_site_of_ours_only_when_it_is_named(stand: Stand) -> None:
+    """Another namespace must not change what `site set` does."""
+    with stand.database.writing() as connection:
+        connection.execute(schema.authorities.delete())
+    make_authority(stand, "own-ca")
+    cluster = a_cluster(stand)
+    signing, gone = (sign(cluster, "west", a_secret()) for _ in range(2))
+    put(cluster, "west", signing)
+    cluster.forget_unused_keys()
+    names = {one.id: one.name for one in authorities.every(stand.database)}
+    assert stand.set_site("here").issuer == "own-ca"
+    assert stand.set_site("here", issuer=names[signing]).issuer == names[signing]
+    with pytest.raises(Invalid, match=names[signing]) as refused:
+        stand.set_site("here", issuer=names[gone])
+    assert names[gone] not in refused.value.why.partition(":")[2]
+    for nobody in ("(none)", "no-issuer"):
+        with pytest.raises(Invalid):
+            stand.set_site("here", issuer=nobody)
 
 
 def test_site_and_audit_row_are_one_transaction(

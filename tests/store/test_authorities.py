@@ -64,6 +64,28 @@ def test_the_soonest_expiry_is_that_of_a_site_authority(database: Database) -> N
         assert authorities.soonest_expiry(connection) == NOW + 20
 
 
+def test_one_that_cannot_sign_any_more_ends_without_anybodys_notice(database: Database) -> None:
+    add(database, an_authority(name="a", not_after=NOW + 30))
+    add(database, an_authority(name="b", not_after=NOW + 20, sealed_key=b"", origin="west/ca"))
+    with database.reading() as connection:
+        assert authorities.soonest_expiry(connection) == NOW + 30
+
+
+def test_where_an_authority_comes_from_is_kept(database: Database) -> None:
+    added = add(database, an_authority(origin="west/skupper-site-ca"))
+    with database.reading() as connection:
+        assert authorities.by_name(connection, "site-ca") == added
+        assert added.origin == "west/skupper-site-ca"
+
+
+def test_the_one_without_a_certificate_is_found_by_its_id_alone(database: Database) -> None:
+    added = add(database, an_authority(name="(none)", fingerprint="", certificate_pem=""))
+    with database.reading() as connection:
+        assert authorities.by_id(connection, added.id) == added
+        assert authorities.by_name(connection, "(none)") is None
+        assert authorities.every(connection) == []
+
+
 def test_the_newest_server_certificate_is_the_current_one(database: Database) -> None:
     authority = add(database, an_authority(purpose=Purpose.SERVER))
     old, new = a_server_certificate(), a_server_certificate(created_at=NOW - 5)

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, insert, select
 
-from app.store import authorities, grants, pruning, schema, sites
+from app.store import access_grants, authorities, grants, pruning, schema, sites
 from app.store.engine import Connection, Database
 from app.store.pruning import ANSWERS, AUDIT, BEGINNING, Aging, Ended, Place, Stretch
 from tests.builders import NOW, a_grant, a_redemption, an_authority
@@ -152,6 +152,25 @@ def test_a_grant_may_go_when_it_and_its_certificates_have_ended(
     assert over(connection, until=NOW - 100) == ([1] if goes else [])
 
 
+@pytest.mark.parametrize("revoked_at", [None, NOW - 100])
+def test_the_grant_of_a_resource_stays_until_that_is_gone(
+    connection: Connection, revoked_at: int | None
+) -> None:
+    """Else it would be made anew, and what was used or revoked would be forgotten."""
+    add_grant(connection, 1, NOW - 100, revoked_at=revoked_at)
+    resource = {"namespace": "west", "name": "g1", "sealed_code": b"c"}
+    numbers = {"window_seconds": 1, "spent_before": 0}
+    connection.execute(insert(schema.access_grants).values(grant_id=name(1), **resource, **numbers))
+    assert over(connection) == []
+    gone = pruning.forget_grants(connection, [name(1)], until=NOW, now=NOW, limit=EVERYTHING)
+    assert gone.grants == 0
+    access_grants.note_gone(connection, name(1))
+    assert over(connection) == [1]
+    gone = pruning.forget_grants(connection, [name(1)], until=NOW, now=NOW, limit=EVERYTHING)
+    assert gone.grants == 1
+    assert rows(connection, schema.access_grants) == 0
+
+
 def test_ended_grants_are_looked_at_in_the_order_of_their_ends(connection: Connection) -> None:
     for number, ended in ((5, NOW - 1), (4, NOW), (3, NOW - 1), (2, NOW + 1), (1, NOW - 2)):
         add_grant(connection, number, ended, NOW + (number == 3))
@@ -168,7 +187,9 @@ def test_a_grant_goes_with_all_that_belongs_to_it(connection: Connection) -> Non
     add_grant(connection, 1, NOW - 9, NOW, NOW, suspicions=2)
     add_grant(connection, 2, NOW - 9, NOW, suspicions=1)
     assert pruning.count_redemptions(connection, [name(1)]) == 2
-    gone = pruning.forget_grants(connection, [name(1), name(3)], until=NOW, limit=EVERYTHING)
+    gone = pruning.forget_grants(
+        connection, [name(1), name(3)], until=NOW, now=NOW, limit=EVERYTHING
+    )
     assert gone == pruning.Forgotten(grants=1, redemptions=2, complete=True)
     tables = (schema.grants, schema.redemptions, schema.suspicions, schema.wrong_codes)
     assert [rows(connection, table) for table in tables] == [1, 1, 1, 1]
@@ -181,7 +202,9 @@ def test_a_grant_of_many_rows_goes_in_several_steps(connection: Connection) -> N
     while not steps or not steps[-1].complete:
         before = rows(connection, schema.redemptions) + rows(connection, schema.suspicions)
         assert ordinals(connection) == list(range(8 - len(ordinals(connection)), 8))
-        steps.append(pruning.forget_grants(connection, [name(1), name(2)], until=NOW, limit=3))
+        steps.append(
+            pruning.forget_grants(connection, [name(1), name(2)], until=NOW, now=NOW, limit=3)
+        )
         left = rows(connection, schema.redemptions) + rows(connection, schema.suspicions)
         assert before - left <= 3
     assert [step.redemptions for step in steps] == [3, 3, 1, 0]
@@ -192,7 +215,7 @@ def test_a_grant_of_many_rows_goes_in_several_steps(connection: Connection) -> N
 def test_a_grant_that_was_revoked_since_it_was_looked_at_stays(connection: Connection) -> None:
     add_grant(connection, 1, NOW - 9, NOW)
     grants.revoke(connection, name(1), NOW + 1)
-    gone = pruning.forget_grants(connection, [name(1)], until=NOW, limit=EVERYTHING)
+    gone = pruning.forget_grants(connection, [name(1)], until=NOW, now=NOW, limit=EVERYTHING)
     assert gone == pruning.Forgotten(grants=0, redemptions=0, complete=True)
     assert rows(connection, schema.redemptions) == 1
 
@@ -220,10 +243,10 @@ def test_no_table_is_read_from_end_to_end(base: Database) -> None:
             pruning.look(connection, aging, after=0, until=NOW, limit=5)
             pruning.forget(connection, aging, Stretch(first=1, last=5, rows=5, old=5), until=NOW)
         pruning.look_at_grants(connection, after=BEGINNING, until=NOW, now=NOW, limit=5)
-        pruning.forget_grants(connection, [name(1), name(2)], until=NOW, limit=5)
+        pruning.forget_grants(connection, [name(1), name(2)], until=NOW, now=NOW, limit=5)
         pruning.count_redemptions(connection, [name(1)])
         event.remove(connection, "before_cursor_execute", note)
-        assert len(asked) == 10
+        assert len(asked) == 11
         explain = "EXPLAIN QUERY PLAN"
         if connection.dialect.name == "postgresql":
             # It would rather read a small table than its index.
@@ -238,3 +261,17 @@ def test_no_table_is_read_from_end_to_end(base: Database) -> None:
     scans = [plan for plan in plans if "SCAN" in plan or "Seq Scan" in plan]
     assert [scan for scan in scans if scan != "SCAN anon_1"] == []
     assert any("ix_grants_expires_at" in plan for plan in plans)
+
+
+def test_a_grant_that_was_redeemed_since_it_was_looked_at_stays(connection: Connection) -> None:
+    """A claim that came before the end may be spent after it."""
+    add_grant(connection, 1, NOW - 1)
+    found = pruning.look_at_grants(connection, after=BEGINNING, until=NOW, now=NOW, limit=5)
+    assert found is not None
+    assert found.over == [name(1)]
+    late = a_redemption(grant_id=name(1), not_after=NOW + 1)
+    row = {field: getattr(late, field) for field in late.__slots__}
+    connection.execute(insert(schema.redemptions).values(**row))
+    gone = pruning.forget_grants(connection, found.over, until=NOW, now=NOW, limit=EVERYTHING)
+    assert (gone.grants, gone.redemptions, gone.complete) == (0, 0, True)
+    assert grants.by_id(connection, name(1)) is not None

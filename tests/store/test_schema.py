@@ -28,11 +28,12 @@ from app.domain.authorities import Purpose
 from app.domain.sites import Role
 from app.errors import Broken, Conflict
 from app.store import schema
+from app.store.access_grants import NO_ISSUER, ORIGIN
 from app.store.engine import _MIGRATIONS, Database
 from tests.builders import GRANT_ID, NOW, an_authority
 
 OTHER_ID = GRANT_ID.replace("2", "3")
-OLDEST = "0001"
+OLDEST = "0002"
 
 # One valid row of each table, in an order in which they can be inserted.
 ROWS: Mapping[str, Mapping[str, Any]] = {
@@ -58,6 +59,10 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
         "id": 1, "grant_id": GRANT_ID, "ordinal": 1, "name": "n", "subject": "s", "peer": "p",
         "serial": "s1", "fingerprint": "f1", "not_after": 1, "redeemed_at": 1, "revoked_at": None,
     },
+    "access_grants": {
+        "grant_id": GRANT_ID, "namespace": "west", "name": "to-west", "sealed_code": b"c",
+        "window_seconds": 1, "spent_before": 0,
+    },
     "answers": {
         "id": 1, "claim_key": b"k" * 16, "ordinal": 1, "sealed": b"s", "expires_at": 1,
     },
@@ -67,7 +72,7 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     "wrong_codes": {"grant_id": GRANT_ID, "count": 1, "empty_at": 1},
     "audit": {"id": 1, "at": 1, "act": "a", "actor": "a", "target": "t", "details": "{}"},
     "heartbeat": {"id": 1, "at": 1},
-    "compatibility": {"id": 1, "oldest_revision": "0001"},
+    "compatibility": {"id": 1, "oldest_revision": "0002"},
 }  # fmt: skip
 
 # A second row that differs from the first in everything that is unique.
@@ -98,6 +103,8 @@ CHECKS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "ck_grants_cost_in_range": ({"cost": 0}, {"cost": 2**31}),
     "ck_grants_window_is_positive": ({"expires_at": NOW}, {"expires_at": NOW - 1}),
     "ck_redemptions_ordinal_is_positive": ({"ordinal": 0}, {"ordinal": -1}),
+    "ck_access_grants_spent_before_not_negative": ({"spent_before": -1},),
+    "ck_access_grants_window_is_positive": ({"window_seconds": 0}, {"window_seconds": -1}),
     "ck_answers_claim_key_is_whole": ({"claim_key": b"k" * 15}, {"claim_key": b"k" * 17}),
     "ck_answers_ordinal_is_positive": ({"ordinal": 0}, {"ordinal": -1}),
     "ck_wrong_codes_count_is_positive": ({"count": 0}, {"count": -1}),
@@ -125,6 +132,7 @@ FOREIGN: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "fk_grants_site_id": ("grants", {"site_id": 99}),
     "fk_grants_issuer_id": ("grants", {"issuer_id": 99}),
     "fk_redemptions_grant_id": ("redemptions", {"grant_id": OTHER_ID}),
+    "fk_access_grants_grant_id": ("access_grants", {"grant_id": OTHER_ID}),
     "fk_suspicions_grant_id": ("suspicions", {"grant_id": OTHER_ID}),
     "fk_wrong_codes_grant_id": ("wrong_codes", {"grant_id": OTHER_ID}),
 }
@@ -135,6 +143,8 @@ ALLOWED_EDGES: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("grants", {"allowed": 1, "spent": 1, "cost": 1}),
     ("grants", {"issuer_id": 1, "revoked_at": NOW, "expires_at": 2**62}),
     ("redemptions", {"ordinal": 1_000_000}),
+    ("authorities", {"origin": "n" * 63 + "/" + "s" * 253}),
+    ("sites", {"origin": "kubernetes"}),
 )
 
 
@@ -205,10 +215,22 @@ def in_full(url: str) -> tuple[Any, ...]:
                 and "AUTOINCREMENT" in sql_of(connection, table),
             )
             for table in sorted(found.get_table_names())
-            if table != "alembic_version"
         )
     database.close()
     return described
+
+
+def rows_of(url: str) -> Mapping[str, list[tuple[Any, ...]]]:
+    """Every row of a database, its revision included."""
+    database, tables = Database(url), MetaData()
+    with database.reading() as connection:
+        tables.reflect(connection)
+        rows = {
+            table.name: [tuple(row) for row in connection.execute(select(table))]
+            for table in tables.sorted_tables
+        }
+    database.close()
+    return rows
 
 
 def by_name(rows: Any) -> list[dict[str, Any]]:
@@ -236,11 +258,9 @@ def test_the_migrations_make_exactly_the_tables_of_the_schema(
         )
         assert compare_metadata(context, schema.metadata) == []
     # Alembic does not compare CHECK constraints, predicates of indexes and AUTOINCREMENT.
-    direct = Database(empty_url)
-    with direct.writing() as connection:
-        schema.metadata.create_all(connection)
-    direct.close()
+    upgrade_to(empty_url, "head")
     assert in_full(url) == in_full(empty_url)
+    assert rows_of(url) == rows_of(empty_url)
 
 
 def test_the_newest_migration_is_our_revision_and_the_only_head() -> None:
@@ -287,7 +307,8 @@ def test_rows_as_every_release_that_is_served_writes_them_are_taken(
     if later:
         database.upgrade()
     with database.writing() as connection:
-        connection.execute(delete(old.tables["heartbeat"]))
+        for table in ("heartbeat", "compatibility"):
+            connection.execute(delete(old.tables[table]))
         for table in ROWS:
             if table in old.tables:
                 known = old.tables[table].columns.keys()
@@ -406,7 +427,13 @@ def test_what_must_be_there_is_refused_when_it_is_not(
 
 def test_only_what_may_be_absent_is_nullable() -> None:
     nullable = {f"{table.name}.{column.name}" for table, column in columns() if column.nullable}
-    assert nullable == {"grants.issuer_id", "grants.revoked_at", "redemptions.revoked_at"}
+    assert nullable == {
+        "authorities.origin",
+        "sites.origin",
+        "grants.issuer_id",
+        "grants.revoked_at",
+        "redemptions.revoked_at",
+    }
 
 
 @pytest.mark.parametrize("parent", ["authorities", "sites"])
@@ -418,7 +445,8 @@ def test_what_others_depend_on_cannot_be_deleted(filled: Database, parent: str) 
 def test_what_belongs_to_something_goes_with_it(filled: Database) -> None:
     with filled.writing() as connection:
         connection.execute(delete(schema.grants))
-    assert count(filled, "redemptions") == 0
+    for table in ("redemptions", "access_grants", "suspicions", "wrong_codes"):
+        assert count(filled, table) == 0
     with filled.writing() as connection:
         connection.execute(delete(schema.sites))
     assert count(filled, "endpoints") == 0
@@ -462,6 +490,11 @@ def test_columns_are_wide_enough_for_what_the_domain_lets_pass() -> None:
     assert length("grants", "name") == length("sites", "name") == 63
     assert length("redemptions", "name") == length("redemptions", "subject") == 253
     assert length("endpoints", "host") == 253
+    assert length("access_grants", "namespace") == length("sites", "name")  # a namespace is a label
+    assert length("access_grants", "name") == 253
+    assert length("authorities", "origin") >= 63 + len("/") + 253
+    assert length("sites", "origin") >= len(ORIGIN)
+    assert length("authorities", "name") >= len(NO_ISSUER)
     assert length("audit", "actor") >= len("site:") + 253
     assert length("audit", "target") >= len("authority/") + 253
     assert length("redemptions", "serial") >= 2 * 20

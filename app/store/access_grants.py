@@ -1,0 +1,354 @@
+"""Rows of what stands for resources of a Kubernetes cluster. The caller holds the transaction.
+
+A namespace is a site, the CA of an issuer Secret an authority, an AccessGrant a grant: the path of
+a redemption is the same for all of them, and asks no API server.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+
+from app.domain.authorities import Authority, Purpose
+from app.domain.grants import Grant
+from app.domain.sites import Endpoint
+from app.store import authorities as authority_rows
+from app.store import grants as grant_rows
+from app.store import sites as site_rows
+from app.store.schema import (
+    access_grants,
+    authorities,
+    grants,
+    redemptions,
+    sites,
+    suspicions,
+    wrong_codes,
+)
+
+ORIGIN: Final = "kubernetes"
+NO_ISSUER: Final = "(none)"
+"""The authority that cannot sign: it stands where a namespace has none that could.
+
+Nobody can give this name to another, and it has no certificate, so no fingerprint either.
+"""
+_LONGEST_NAME: Final = 63  # of a grant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessGrantRow:
+    """What is kept of an AccessGrant beside its grant.
+
+    `sealed_code` is empty when the resource is gone; `spent_before` counts the redemptions that
+    somebody else has written down, or nobody.
+    """
+
+    grant_id: str
+    namespace: str
+    name: str
+    sealed_code: bytes = field(repr=False)
+    window_seconds: int
+    spent_before: int = 0
+    issuer_id: int | None = None
+
+
+class NamespaceRow(NamedTuple):
+    """The site that stands for a namespace."""
+
+    site_id: int
+    origin: str | None
+    issuer_id: int
+
+
+class Mark(NamedTuple):
+    """What of a grant can change without its resource: compared, it tells that it did."""
+
+    namespace: str
+    name: str
+    spent: int
+    revoked: bool
+    suspicions: int
+    wrong_codes: int
+
+
+def namespace(connection: Connection, name: str) -> NamespaceRow | None:
+    """The site of this name, whoever made it."""
+    row = connection.execute(
+        select(sites.c.id, sites.c.origin, sites.c.issuer_id).where(sites.c.name == name)
+    ).first()
+    return None if row is None else NamespaceRow(*row)
+
+
+def put_namespace(
+    connection: Connection, *, name: str, issuer_id: int, wanted: Sequence[Endpoint], now: int
+) -> None:
+    """Insert the site of a namespace, or replace its issuer and endpoints."""
+    site_rows.put(connection, name=name, issuer_id=issuer_id, wanted=wanted, now=now)
+    connection.execute(update(sites).where(sites.c.name == name).values(origin=ORIGIN))
+
+
+def namespaces(connection: Connection) -> Sequence[str]:
+    """The namespaces that have a site, in order."""
+    query = select(sites.c.name).where(sites.c.origin == ORIGIN).order_by(sites.c.name)
+    return list(connection.scalars(query))
+
+
+def remove_namespace(connection: Connection, name: str) -> bool:
+    """Delete the site of a namespace to which no grant leads; tells whether it did."""
+    return (
+        connection.execute(
+            delete(sites).where(
+                sites.c.name == name,
+                sites.c.origin == ORIGIN,
+                ~exists().where(grants.c.site_id == sites.c.id),
+            )
+        ).rowcount
+        > 0
+    )
+
+
+def find_no_issuer(connection: Connection) -> int | None:
+    """The id of the authority that cannot sign; None before it was ever needed."""
+    return connection.scalar(select(authorities.c.id).where(authorities.c.fingerprint == ""))
+
+
+def no_issuer(connection: Connection, now: int) -> int:
+    """The id of the authority that cannot sign; it is made when it is first needed."""
+    known = find_no_issuer(connection)
+    if known is not None:
+        return known
+    return authority_rows.add(
+        connection,
+        Authority(
+            id=0,
+            name=NO_ISSUER,
+            purpose=Purpose.SITE,
+            certificate_pem="",
+            sealed_key=b"",
+            fingerprint="",
+            not_before=0,
+            not_after=1,
+            imported=False,
+            created_at=now,
+            origin=ORIGIN,
+        ),
+    )
+
+
+def authority_of(connection: Connection, fingerprint: str) -> Authority | None:
+    """The authority of this fingerprint."""
+    row = connection.execute(
+        select(authorities.c.id).where(authorities.c.fingerprint == fingerprint)
+    ).first()
+    return None if row is None else authority_rows.by_id(connection, row.id)
+
+
+def give_key(connection: Connection, authority_id: int, sealed_key: bytes, origin: str) -> None:
+    """Put the key of an authority back whose Secret has come again."""
+    connection.execute(
+        update(authorities)
+        .where(authorities.c.id == authority_id)
+        .values(sealed_key=sealed_key, origin=origin)
+    )
+
+
+def forget_unused_keys(connection: Connection, but: frozenset[int]) -> Sequence[str]:
+    """Delete the keys of Secrets that nothing leads to any more; tells whose they were.
+
+    Those of the authorities `but` stay, and all certificates: kept answers need them.
+    """
+    used = or_(
+        exists().where(sites.c.issuer_id == authorities.c.id),
+        exists().where(grants.c.issuer_id == authorities.c.id, grants.c.revoked_at.is_(None)),
+    )
+    return list(
+        connection.scalars(
+            update(authorities)
+            .where(authorities.c.origin.is_not(None), func.length(authorities.c.sealed_key) > 0)
+            .where(~used, authorities.c.id.not_in(but))
+            .values(sealed_key=b"")
+            .returning(authorities.c.name)
+        )
+    )
+
+
+def add(connection: Connection, grant: Grant, row: AccessGrantRow) -> None:
+    """Insert the grant of an AccessGrant; one that had its name before gives it up.
+
+    Such a one is gone from the cluster, or it could not be here again under another id. What is
+    none of the cluster's keeps its name, and then the new one gets another.
+    """
+    taken = connection.execute(
+        select(grants.c.id, access_grants.c.grant_id)
+        .join(sites, grants.c.site_id == sites.c.id)
+        .outerjoin(access_grants, access_grants.c.grant_id == grants.c.id)
+        .where(sites.c.name == grant.site, grants.c.name == grant.name)
+    ).first()
+    if taken is not None and taken.grant_id is None:
+        grant = replace(grant, name=_with_id(grant.name, grant.id))
+    elif taken is not None:
+        name = _with_id(grant.name, taken.id)
+        connection.execute(update(grants).where(grants.c.id == taken.id).values(name=name))
+    grant_rows.add(connection, grant)
+    if row.issuer_id is not None:
+        connection.execute(
+            update(grants).where(grants.c.id == grant.id).values(issuer_id=row.issuer_id)
+        )
+    connection.execute(
+        insert(access_grants).values(
+            grant_id=row.grant_id,
+            namespace=row.namespace,
+            name=row.name,
+            sealed_code=row.sealed_code,
+            window_seconds=row.window_seconds,
+            spent_before=row.spent_before,
+        )
+    )
+
+
+def change(
+    connection: Connection,
+    row: AccessGrantRow,
+    *,
+    concealed_code: str,
+    allowed: int,
+    expires_at: int,
+) -> None:
+    """Bring a grant to what its resource asks for now; never below what is spent already."""
+    connection.execute(
+        update(grants)
+        .where(grants.c.id == row.grant_id)
+        .values(
+            concealed_code=concealed_code,
+            issuer_id=row.issuer_id,
+            allowed=case((grants.c.spent > allowed, grants.c.spent), else_=allowed),
+            expires_at=expires_at,
+        )
+    )
+    connection.execute(
+        update(access_grants)
+        .where(access_grants.c.grant_id == row.grant_id)
+        .values(sealed_code=row.sealed_code, window_seconds=row.window_seconds)
+    )
+
+
+def by_id(connection: Connection, grant_id: str) -> AccessGrantRow | None:
+    """What is kept of the AccessGrant of this UID."""
+    row = connection.execute(
+        select(access_grants, grants.c.issuer_id)
+        .join(grants, grants.c.id == access_grants.c.grant_id)
+        .where(access_grants.c.grant_id == grant_id)
+    ).first()
+    if row is None:
+        return None
+    return AccessGrantRow(
+        grant_id=row.grant_id,
+        namespace=row.namespace,
+        name=row.name,
+        sealed_code=row.sealed_code,
+        window_seconds=row.window_seconds,
+        spent_before=row.spent_before,
+        issuer_id=row.issuer_id,
+    )
+
+
+def standing(connection: Connection, namespace: str, name: str) -> Sequence[str]:
+    """The ids of grants that stand for this resource, as long as it is not known to be gone."""
+    return list(
+        connection.scalars(
+            select(access_grants.c.grant_id)
+            .where(access_grants.c.namespace == namespace, access_grants.c.name == name)
+            .where(_has_resource())
+            .order_by(access_grants.c.grant_id)
+        )
+    )
+
+
+def note_gone(connection: Connection, grant_id: str) -> None:
+    """Note that the resource of a grant is gone: nobody has to be told its code any more."""
+    connection.execute(
+        update(access_grants).where(access_grants.c.grant_id == grant_id).values(sealed_code=b"")
+    )
+
+
+def resources(connection: Connection) -> Mapping[str, tuple[str, str]]:
+    """Namespace and name of the AccessGrant of each grant that has one, or had, by their ids."""
+    columns = (access_grants.c.grant_id, access_grants.c.namespace, access_grants.c.name)
+    return {row[0]: (row[1], row[2]) for row in connection.execute(select(*columns))}
+
+
+def marks(connection: Connection, now: int) -> Mapping[str, Mark]:
+    """What may have changed, of all grants of resources that are not long over, by their ids.
+
+    `now` are UTC seconds; a grant that ended more than an hour ago is looked at no more, since
+    nothing happens to it but its end, and that is known beforehand. One whose resource is gone is
+    nobody's to look at.
+    """
+    suspected = (
+        select(func.count())
+        .where(suspicions.c.grant_id == grants.c.id)
+        .scalar_subquery()
+        .label("suspicions")
+    )
+    wrong = func.coalesce(wrong_codes.c.count, 0)
+    rows = connection.execute(
+        select(
+            grants.c.id,
+            access_grants.c.namespace,
+            access_grants.c.name,
+            grants.c.spent,
+            grants.c.revoked_at,
+            suspected,
+            wrong,
+        )
+        .join(access_grants, access_grants.c.grant_id == grants.c.id)
+        .outerjoin(wrong_codes, wrong_codes.c.grant_id == grants.c.id)
+        .where(
+            _has_resource(),
+            grants.c.expires_at > now - 3600,
+            or_(grants.c.revoked_at.is_(None), grants.c.revoked_at > now - 3600),
+        )
+    )
+    return {
+        row[0]: Mark(row[1], row[2], row[3], row[4] is not None, row[5], row[6]) for row in rows
+    }
+
+
+def live_names(connection: Connection) -> Sequence[tuple[str, str]]:
+    """Namespace and name of every resource with a grant that is not known to be gone, in order."""
+    columns = (access_grants.c.namespace, access_grants.c.name)
+    rows = connection.execute(select(*columns).distinct().where(_has_resource()).order_by(*columns))
+    return [(row[0], row[1]) for row in rows]
+
+
+def redeemed_after(
+    connection: Connection, grant_id: str, ordinal: int, limit: int
+) -> Sequence[tuple[int, str, str, str]]:
+    """Who redeemed a grant after a redemption: number, name, subject and address, in order."""
+    rows = connection.execute(
+        select(redemptions.c.ordinal, redemptions.c.name, redemptions.c.subject, redemptions.c.peer)
+        .where(and_(redemptions.c.grant_id == grant_id, redemptions.c.ordinal > ordinal))
+        .order_by(redemptions.c.ordinal)
+        .limit(limit)
+    )
+    return [(row[0], row[1], row[2], row[3]) for row in rows]
+
+
+def _has_resource() -> ColumnElement[Any]:
+    return func.length(access_grants.c.sealed_code) > 0
+
+
+def _with_id(name: str, grant_id: str) -> str:
+    return f"{name[: _LONGEST_NAME - len(grant_id) - 1].rstrip('.-')}-{grant_id}"
