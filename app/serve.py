@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry
 
@@ -21,16 +21,28 @@ from app.errors import Unavailable
 from app.home import Home, open_home
 from app.metrics import Certificate, Metrics
 from app.services import reach, standing
+from app.services.cluster import Cluster
 from app.services.housekeeping import Housekeeping, Keep, Sweeper
 from app.services.issuance import Issuance, Policy
 from app.services.limits import GrantLocks, PeerLimits
 from app.services.redemption import Redeemer
 from app.services.theft import TheftAlarm
-from app.settings import Address, Listen, ProxyProtocol, Settings
+from app.settings import (
+    DEFAULT_URL,
+    EVERY_NAMESPACE,
+    Address,
+    Listen,
+    ProxyProtocol,
+    Settings,
+)
 from app.store.ledgers import open_ledger
 from app.web import listeners, ops, tls
 from app.web.proxies import Proxies
 from app.web.redemption import RedemptionApp, request_ids
+
+if TYPE_CHECKING:
+    from app.kube.client import Kube
+    from app.kube.controller import Controller
 
 GRACE_SECONDS: Final = 15.0
 """What is under way when the server stops has so long: a client gives up after 10 s."""
@@ -247,6 +259,8 @@ async def serve(
         on_swept=lambda: metrics.swept(ambient.utc_now()),
     )
 
+    kubernetes = _Kubernetes(home, await _kube(settings))
+
     await redemption_listener.start()
     await ops_listener.start()
     addresses = Addresses(redemption=redemption_listener.address, ops=ops_listener.address)
@@ -258,9 +272,11 @@ async def serve(
         started(addresses)
     if worker is None or worker.number == 0:  # one of them is enough
         housekeeping.start()
+        kubernetes.start()
     await stop.wait()
 
     tell("stopping")
+    await kubernetes.stop()
     await redemption_listener.stop(GRACE_SECONDS)
     await asyncio.to_thread(housekeeping.stop)
     await ledger.close()
@@ -269,6 +285,67 @@ async def serve(
     await ops_listener.stop(1.0)
     home.database.close()
     tell("stopped")
+
+
+async def _kube(settings: Settings) -> "Kube | None":
+    """The way to the API server; None where Kubernetes is turned off."""
+    kubernetes = settings.kubernetes
+    if not kubernetes.namespaces:
+        return None
+    # Imported here: it costs 55 MiB, which those who are not on Kubernetes keep.
+    from app.kube.opening import open_kube  # noqa: PLC0415
+
+    host, port = kubernetes.api
+    return await open_kube(kubernetes.kubeconfig, host=host, port=port)
+
+
+class _Kubernetes:
+    """The serving of AccessGrants beside that of claims; nothing where Kubernetes is turned off."""
+
+    def __init__(self, home: Home, kube: "Kube | None") -> None:
+        self._home = home
+        self._kube = kube
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        if self._kube is not None:
+            self._task = asyncio.create_task(self._controller(self._kube).run())
+
+    async def stop(self) -> None:
+        """Give the Lease back, and end all connections."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        if self._kube is not None:
+            await self._kube.close()
+
+    def _controller(self, kube: "Kube") -> "Controller":
+        from app.kube.controller import Controller  # noqa: PLC0415
+        from app.kube.opening import identity, lease_key  # noqa: PLC0415
+
+        home, settings = self._home, self._home.settings
+        namespaces = settings.kubernetes.namespaces
+        # Nobody elsewhere can reach the address that stands there when none is given.
+        reach = None if settings.reach.url == DEFAULT_URL else home.reach()
+        return Controller(
+            kube=kube,
+            cluster=Cluster(
+                database=home.database,
+                keyring=home.keyring,
+                code_keys=home.code_keys,
+                clock=ambient.utc_now,
+                random_bytes=ambient.random_bytes,
+            ),
+            namespaces=None if namespaces == (EVERY_NAMESPACE,) else namespaces,
+            lease=lease_key(settings.kubernetes.lease),
+            identity=identity(socket.gethostname(), ambient.random_bytes),
+            reach=lambda: reach,
+            clock=ambient.utc_now,
+            instant=ambient.utc_instant,
+            monotonic=ambient.monotonic,
+            random_bytes=ambient.random_bytes,
+            log=logs.get_logger("kubernetes"),
+        )
 
 
 def _allowance(failures: int, recovery_seconds: float) -> Allowance | None:

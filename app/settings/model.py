@@ -21,10 +21,14 @@ from app.settings.values import (
     read_base_url,
     read_database_url,
     read_hosts,
+    read_namespaces,
     read_networks,
+    read_object_name,
+    read_optional_path,
     read_path,
 )
 
+DEFAULT_URL: Final = "https://localhost:9090"
 DATA_DIR: Final = "<data dir>"  # stands in a default for whatever the data directory is
 
 
@@ -36,6 +40,7 @@ def _setting(
     name: str | None = None,
     secret: bool = False,
     least: int | None = None,
+    most: int | None = None,
 ) -> Any:
     """Declare a setting.
 
@@ -44,7 +49,7 @@ def _setting(
     of a `secret` one is never shown, because a password or key may have been put there.
     """
     facts: dict[str, Any] = {"default": default, "expected": expected, "secret": secret}
-    return Field(description=meaning, alias=name, ge=least, json_schema_extra=facts)
+    return Field(description=meaning, alias=name, ge=least, le=most, json_schema_extra=facts)
 
 
 class _Group(BaseModel):
@@ -112,7 +117,7 @@ class Reach(_Group):
     """How connecting sites reach the redemption listener."""
 
     url: Annotated[str, BeforeValidator(read_base_url)] = _setting(
-        "https://localhost:9090",
+        DEFAULT_URL,
         "Base URL that tokens carry: https, and a host and port that connecting sites can reach.",
         expected="https://HOST or https://HOST:PORT, an IPv6 address in brackets",
     )
@@ -211,18 +216,19 @@ class Limits(_Group):
     )
     request_seconds: Annotated[float, BeforeValidator(duration_reader())] = _setting(
         "10s",
-        "Most time that a request may take after the handshake, a Go duration; unmodified "
+        "Most time from the connection to the whole request, a Go duration; unmodified "
         "clients give up after 10s.",
         expected="a duration above zero, such as 500ms or 10s",
         name="request",
     )
     peer_failures: int = _setting(
         "20",
-        "Failed attempts (wrong code, unknown grant, a request that makes no sense) that one peer "
+        "Failed attempts (wrong code, unknown grant, a claim that makes no sense) that one peer "
         "has at once; an IPv6 peer is its /64. 0 turns it off, for clients that all come from one "
         "address, such as a load balancer's.",
-        expected="a whole number, 0 or more",
+        expected="a whole number, 0 to 1000000",
         least=0,
+        most=1_000_000,
     )
     peer_recovery_seconds: Annotated[
         float, BeforeValidator(duration_reader(least=MILLISECOND, step=MILLISECOND))
@@ -236,8 +242,9 @@ class Limits(_Group):
         "100",
         "Wrong codes after which a grant is locked for the addresses that they came from, and for "
         "nobody else; 0 turns it off.",
-        expected="a whole number, 0 or more",
+        expected="a whole number, 0 to 1000000",
         least=0,
+        most=1_000_000,
     )
     grant_recovery_seconds: Annotated[
         float, BeforeValidator(duration_reader(least=MILLISECOND, step=MILLISECOND))
@@ -292,6 +299,34 @@ class Housekeeping(_Group):
     )
 
 
+class Kubernetes(_Group):
+    """Which AccessGrants of which cluster are served."""
+
+    namespaces: Annotated[tuple[str, ...], BeforeValidator(read_namespaces)] = _setting(
+        "",
+        "Namespaces whose AccessGrants are served, separated by commas in the environment, a list "
+        "in the file; * is all of them, and empty turns Kubernetes off.",
+        expected="names of namespaces, or *: a list, or one text with commas between them",
+    )
+    kubeconfig: Annotated[Path | None, BeforeValidator(read_optional_path)] = _setting(
+        "",
+        "Kubeconfig file that says how to reach the API server; empty in a pod, which has a "
+        "service account for it.",
+        expected='the path of a file, printable, without "?" and "%"',
+    )
+    api: Annotated[Address, BeforeValidator(read_address)] = _setting(
+        "kubernetes.default.svc:443",
+        "HOST:PORT at which a pod finds the API server; not used with a kubeconfig.",
+        expected="HOST:PORT or [IPv6]:PORT, port 1 to 65535",
+    )
+    lease: Annotated[str, BeforeValidator(read_object_name)] = _setting(
+        "grantserver",
+        "The Lease by which replicas agree on who writes to resources, NAME (in the namespace of "
+        "the pod) or NAMESPACE/NAME.",
+        expected="NAME or NAMESPACE/NAME",
+    )
+
+
 class Settings(_Group):
     """Every setting, checked; made by `app.settings.loading` only."""
 
@@ -313,3 +348,4 @@ class Settings(_Group):
     limits: Limits
     ledger: Ledger
     housekeeping: Housekeeping
+    kubernetes: Kubernetes

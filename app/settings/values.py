@@ -15,10 +15,12 @@ from typing import Final, NamedTuple
 from pydantic_core import PydanticCustomError
 
 from app.domain.durations import SECOND, parse_duration
+from app.domain.names import check_name, is_object_name
 from app.domain.sites import HIGHEST_PORT, check_host
 from app.errors import Invalid
 
 REFUSED: Final = "refused"
+EVERY_NAMESPACE: Final = "*"
 
 
 class Address(NamedTuple):
@@ -136,6 +138,48 @@ def read_path(value: object) -> Path:
     if not text or "?" in text or "%" in text:
         raise _refused()
     return Path(text)
+
+
+def read_optional_path(value: object) -> Path | None:
+    """Read the path of a file, which need not be there; the empty text is none."""
+    return None if value == "" or value is None else read_path(value)
+
+
+def read_namespaces(value: object) -> tuple[str, ...]:
+    """Read a list of namespaces, or one text with commas between them, each once.
+
+    `*` stands alone, for all of them; the empty text is no namespace at all.
+    """
+    items = value
+    if isinstance(value, str):
+        items = value.split(",") if value else []
+    if not isinstance(items, list | tuple):
+        raise _refused()
+    names = tuple(dict.fromkeys(_text(item).strip() for item in items))
+    if EVERY_NAMESPACE in names:
+        if len(names) > 1:
+            raise _refused("expected * alone: it is all namespaces")
+        return names
+    for name in names:
+        _check_name("namespace", name)
+    return names
+
+
+def read_object_name(value: object) -> str:
+    """Read the name of an object of Kubernetes, NAME or NAMESPACE/NAME."""
+    namespace, slash, name = _text(value).rpartition("/")
+    if slash:
+        _check_name("namespace", namespace)
+    if not is_object_name(name):
+        raise _refused()
+    return f"{namespace}{slash}{name}"
+
+
+def _check_name(field: str, name: str) -> None:
+    try:
+        check_name(field, name)
+    except Invalid as error:
+        raise _refused(f"{field}: {error.why}") from None
 
 
 def read_database_url(value: object) -> str:

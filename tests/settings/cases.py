@@ -107,6 +107,16 @@ ROWS: Final[tuple[tuple[Any, ...], ...]] = (
     ("housekeeping", "interval", "interval_seconds", 60.0, "1500ms", '"1500ms"', 1.5),
     ("housekeeping", "grants_kept", "grants_kept_seconds", 7_776_000, "0s", '"0s"', 0),
     ("housekeeping", "audit_kept", "audit_kept_seconds", 31_536_000, "24h", '"24h"', 86_400),
+    (
+        *("kubernetes", "namespaces", "namespaces", ()),
+        *("west, east", '["west", "east"]', ("west", "east")),
+    ),
+    ("kubernetes", "kubeconfig", "kubeconfig", None, "/run/k", '"/run/k"', Path("/run/k")),
+    (
+        *("kubernetes", "api", "api", Address("kubernetes.default.svc", 443)),
+        *("[fd00::1]:6443", '"[fd00::1]:6443"', Address("fd00::1", 6443)),
+    ),
+    ("kubernetes", "lease", "lease", "grantserver", "ops/gs", '"ops/gs"', "ops/gs"),
 )
 CASES: Final = tuple(Case(*row) for row in ROWS)
 each_setting = pytest.mark.parametrize("case", CASES, ids=lambda case: str(case.variable))

@@ -1,0 +1,266 @@
+"""The controller: whichever replica holds the Lease serves the AccessGrants of a cluster.
+
+It watches, keeps database and statuses in step, and looks at the database every second for what
+other replicas have redeemed. The others redeem as well as it does; all that they need is in the
+database, and so nothing of this has to run for a redemption.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal, NamedTuple, TypeVar
+
+from structlog.stdlib import BoundLogger
+
+from app.domain.reach import Reach
+from app.errors import GrantServerError
+from app.kube.backoff import Backoff
+from app.kube.client import Kube
+from app.kube.elector import Elector, Terms
+from app.kube.grants import AccessGrants
+from app.kube.grants import kept as kept_of_grant
+from app.kube.informer import Change, Informer, Pace
+from app.kube.namespaces import KEYS_KEPT_SECONDS, Namespaces, kept_of_secret
+from app.kube.queue import Queue
+from app.kube.recorder import Recorder
+from app.kube.resources import ACCESS_GRANTS, SECRETS, SITES, Key
+from app.kube.sites import kept as kept_of_site
+from app.kube.threads import in_thread
+from app.services.cluster import Cluster
+from app.store.access_grants import Mark
+
+T = TypeVar("T")
+
+COMPONENT: Final = "grantserver"
+_LOOK_SECONDS: Final = 1.0
+"""Between two looks for what was redeemed elsewhere: a status follows within two seconds."""
+_SHARE: Final = 20  # a look may take a twentieth of the time
+_BACKOFF: Final = Backoff(base_seconds=0.05, most_seconds=3.0)
+"""Counts have to be right within seconds when an API server that was away is back."""
+_WATCH_BACKOFF: Final = Backoff(base_seconds=0.2, most_seconds=3.0)
+_NO_HELM: Final = "type!=helm.sh/release.v1"  # large, many, and none of them an issuer
+
+
+class Work(NamedTuple):
+    """A namespace to be settled, an AccessGrant to be reconciled, or keys to be forgotten."""
+
+    kind: Literal["namespace", "grant", "keys"]
+    namespace: str = ""
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}".rstrip(" /")
+
+
+_KEYS: Final = Work("keys")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Controller:
+    """Serves the AccessGrants of `namespaces`, or of all (None), as `identity`.
+
+    `reach` tells how the server is reached, None while nobody knows. `instant` gives the UTC time
+    in seconds with its fraction, `monotonic` seconds that never jump.
+    """
+
+    kube: Kube
+    cluster: Cluster
+    namespaces: Sequence[str] | None
+    lease: Key
+    identity: str
+    reach: Callable[[], Reach | None]
+    clock: Callable[[], int]
+    instant: Callable[[], float]
+    monotonic: Callable[[], float]
+    random_bytes: Callable[[int], bytes]
+    log: BoundLogger
+    terms: Terms = field(default_factory=Terms)
+    look_seconds: float = _LOOK_SECONDS
+    pace: Pace = field(default_factory=lambda: Pace(backoff=_WATCH_BACKOFF))
+
+    async def run(self) -> None:
+        """Lead whenever nobody else does, until cancelled; gives the Lease back on a clean stop."""
+        elector = Elector(
+            self.kube,
+            self.lease,
+            self.identity,
+            terms=self.terms,
+            clock=self.instant,
+            monotonic=self.monotonic,
+            random_bytes=self.random_bytes,
+            log=self.log,
+        )
+        await elector.run(self._lead)
+
+    async def _lead(self) -> None:
+        """Do all that one replica alone may do, until cancelled."""
+        # What was remembered when we led before may have been changed by somebody else since.
+        term = _Term(replace(self, cluster=replace(self.cluster)))
+        await term.run()
+
+
+class _Term:
+    """One time of leading: nothing is remembered from an earlier one."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+        self._cluster = controller.cluster
+        self._log = controller.log
+        kube = controller.kube
+        grants = self._grants_informer = self._informer(kube, "grants")
+        sites = self._sites_informer = self._informer(kube, "sites")
+        secrets = self._secrets_informer = self._informer(kube, "secrets")
+        self._recorder = Recorder(
+            kube,
+            component=COMPONENT,
+            instance=controller.identity,
+            clock=controller.instant,
+            random_bytes=controller.random_bytes,
+            log=self._log,
+        )
+        self._queue = Queue(
+            self._work,
+            backoff=_BACKOFF,
+            random_bytes=controller.random_bytes,
+            log=self._log,
+        )
+        self._namespaces = Namespaces(kube, self._cluster, sites, secrets)
+        self._grants = AccessGrants(
+            kube,
+            self._cluster,
+            grants,
+            self._namespaces,
+            self._recorder,
+            reach=controller.reach,
+            settle=self._settle,
+            clock=controller.clock,
+        )
+        self._settled = False  # every namespace, once
+        grants.on_change(self._grant_changed)
+        sites.on_change(self._site_changed)
+        secrets.on_change(self._secret_changed)
+
+    def _informer(self, kube: Kube, kind: Literal["grants", "sites", "secrets"]) -> Informer:
+        resource, transform, selector = {
+            "grants": (ACCESS_GRANTS, kept_of_grant, ""),
+            "sites": (SITES, kept_of_site, ""),
+            "secrets": (SECRETS, kept_of_secret, _NO_HELM),
+        }[kind]
+        return Informer(
+            kube,
+            resource,
+            namespaces=self._controller.namespaces,
+            transform=transform,
+            field_selector=selector,
+            pace=self._controller.pace,
+            random_bytes=self._controller.random_bytes,
+            log=self._log,
+        )
+
+    async def run(self) -> None:
+        informers = (self._grants_informer, self._sites_informer, self._secrets_informer)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for informer in informers:
+                    group.create_task(informer.run())
+                group.create_task(self._recorder.run())
+                for informer in informers:
+                    await informer.wait_synced()
+                # Before anything is shown: what is redeemed meanwhile is found by the next look.
+                marks = await self._until_served(self._cluster.marks)
+                await self._begin()
+                group.create_task(self._look(marks))
+                await self._queue.idle()
+                self._settled = True
+                self._queue.add_after(_KEYS, KEYS_KEPT_SECONDS)
+        finally:
+            await self._queue.stop()
+
+    async def _begin(self) -> None:
+        """Look at everything once: also at what was deleted while nobody watched."""
+        namespaces, grants = await self._until_served(
+            lambda: (self._cluster.namespaces(), self._cluster.live_names())
+        )
+        for namespace in namespaces:
+            self._settle(namespace)
+        for namespace, name in grants:
+            self._queue.add(Work("grant", namespace, name))
+        self._log.info(
+            "serving AccessGrants",
+            access_grants=len(self._grants_informer),
+            sites=len(self._sites_informer),
+        )
+        self._queue.start()
+
+    async def _until_served(self, read: Callable[[], T]) -> T:
+        while True:
+            try:
+                return await in_thread(read)
+            except GrantServerError as error:
+                self._log.warning("the database cannot be read", why=str(error))
+                await asyncio.sleep(self._controller.look_seconds)
+
+    async def _look(self, marks: Mapping[str, Mark]) -> None:
+        """Find what has changed without a resource: redemptions, revocations, wrong codes.
+
+        `marks` are those from before everything was looked at.
+        """
+        while True:
+            began = self._controller.monotonic()
+            try:
+                found = await in_thread(self._cluster.marks)
+            except GrantServerError as error:
+                self._log.debug("the database cannot be read", why=str(error))
+            else:
+                self._compare(marks, found)
+                marks = found
+            took = self._controller.monotonic() - began
+            await asyncio.sleep(max(self._controller.look_seconds, _SHARE * took))
+
+    def _compare(self, before: Mapping[str, Mark], now: Mapping[str, Mark]) -> None:
+        for grant_id, mark in now.items():
+            old = before.get(grant_id)
+            if mark == old:
+                continue
+            key = Key(mark.namespace, mark.name)
+            self._queue.add(Work("grant", *key))
+            tried = mark.wrong_codes - (0 if old is None else old.wrong_codes)
+            if tried > 0:
+                self._grants.tell_refused(key, tried)
+
+    async def _work(self, work: Work) -> float | None:
+        if work == _KEYS:
+            return await self._namespaces.forget_keys()
+        if not self._serves(work.namespace):
+            return None  # what is not watched must not pass for deleted
+        if work.kind == "grant":
+            return await self._grants.reconcile(Key(work.namespace, work.name))
+        grants = self._grants.of(work.namespace)
+        changed = await self._namespaces.settle(
+            work.namespace, self._grants.issuers(work.namespace), wanted=bool(grants)
+        )
+        # Those that came in the meantime, and found no namespace, wait whatever has changed.
+        waiting = self._grants.waiting(work.namespace)
+        for key in self._grants.of(work.namespace) | waiting if changed else waiting:
+            self._queue.add(Work("grant", *key))
+        if changed and self._settled:
+            self._queue.add_after(_KEYS, KEYS_KEPT_SECONDS)
+        return self._namespaces.soonest(work.namespace, self._controller.clock())
+
+    def _serves(self, namespace: str) -> bool:
+        return self._controller.namespaces is None or namespace in self._controller.namespaces
+
+    def _settle(self, namespace: str) -> None:
+        self._queue.add(Work("namespace", namespace))
+
+    def _grant_changed(self, change: Change) -> None:
+        self._grants.note(change.key)
+        self._queue.add(Work("grant", *change.key))
+
+    def _site_changed(self, change: Change) -> None:
+        self._namespaces.note_site(change.key)
+        self._settle(change.key.namespace)
+
+    def _secret_changed(self, change: Change) -> None:
+        if self._namespaces.asks_for(*change.key):
+            self._settle(change.key.namespace)

@@ -1,0 +1,484 @@
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.errors import Reason, Refused, Unavailable
+from app.kube.controller import Work
+from app.kube.elector import Terms
+from app.services import authorities, grants
+from app.services.cluster import Cluster
+from app.store.access_grants import Mark
+from tests.builders import Stand
+from tests.kube.api_server import FakeKube, Kube, Object
+from tests.kube.objects import ENDPOINTS, GRANT, ISSUER, NAMESPACE, a_ca, a_secret
+from tests.kube.recorder import Request
+from tests.kube.stage import LEASE, RULES, USER, Stage, conditions, staged
+
+QUICK = Terms(lease_seconds=1, renew_seconds=0.6, retry_seconds=0.1, call_seconds=0.3)
+PATIENT = Terms(lease_seconds=60, renew_seconds=40.0, retry_seconds=0.1, call_seconds=5.0)
+
+
+@pytest.fixture
+def stage(kube: Kube, stand: Stand, tmp_path: Path) -> Iterator[Stage]:
+    """A furnished namespace, and nobody yet who serves it."""
+    with staged(kube, stand, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def fake_stage(fake_kube: FakeKube, stand: Stand, tmp_path: Path) -> Iterator[Stage]:
+    """The same on the API server of ours, for tests that make it fail or count its requests."""
+    with staged(fake_kube, stand, tmp_path) as made:
+        yield made
+
+
+def holder(kube: Kube) -> str:
+    """Who has the Lease."""
+    found = kube.find("Lease", LEASE.namespace)
+    return str(found[0]["spec"].get("holderIdentity", "")) if found else ""
+
+
+def leads(kube: Kube, user: str, timeout: float = 20.0) -> None:
+    """Wait until somebody leads."""
+    assert kube.until(lambda: holder(kube) == user, timeout), f"{holder(kube)} leads"
+
+
+def counts(stage: Stage, names: Mapping[str, int]) -> bool:
+    """Whether the statuses show so many redemptions."""
+    return all(
+        stage.kube.get("AccessGrant", name, NAMESPACE)["status"]["redemptions"] == count
+        for name, count in names.items()
+    )
+
+
+def refused(stage: Stage, grant: Object, **claim: Any) -> Reason:
+    with pytest.raises(Refused) as caught:
+        stage.redeem(grant, **claim)
+    return caught.value.reason
+
+
+def own_writes(fake_kube: FakeKube, user: str = USER) -> list[Request]:
+    """All but the renewals of the Lease."""
+    return [one for one in fake_kube.requests.writes(user=user) if one.resource != "leases"]
+
+
+def renewed(fake_kube: FakeKube, times: int = 5, user: str = USER) -> None:
+    """Wait while a leader does so often what it does when there is nothing to do."""
+
+    def renewals() -> int:
+        return len(fake_kube.requests.of(resource="leases", verb="update", user=user))
+
+    before = renewals()
+    assert fake_kube.until(lambda: renewals() >= before + times)
+
+
+# What it writes, and what it asks for.
+
+
+def test_when_nothing_changes_nothing_is_written(fake_kube: FakeKube, fake_stage: Stage) -> None:
+    stage = fake_stage
+    with stage.replica():
+        stage.grant("live", redemptionsAllowed=5)
+        stage.grant("used")
+        stage.grant("spoilt", expirationWindow="1d")
+        stage.grant("waiting", issuer="own-ca")
+        stage.redeem(stage.ready("used"))
+        stage.redeem(stage.ready("live"))
+        stage.found(lambda status: status["status"] == "Error", "used")
+        stage.found(lambda status: status["status"] == "Error", "spoilt")
+        stage.found(lambda status: status["status"] == "Pending", "waiting")
+        stage.found(lambda status: status["redemptions"] == 1, "live")
+        assert fake_kube.until(lambda: len(stage.events("Error", "used")) == 1)
+        renewed(fake_kube)
+        fake_kube.requests.clear()
+        renewed(fake_kube)
+        assert own_writes(fake_kube) == []
+        # What happens around it is looked at, and changes nothing either.
+        for name in ("live", "used", "spoilt", "waiting"):
+            stage.touch(name)
+        labels = {"metadata": {"labels": {"touched": "yes"}}}
+        fake_kube.patch("Site", "north", labels, NAMESPACE)
+        fake_kube.patch("Secret", ISSUER, labels, NAMESPACE)
+        fake_kube.create(a_secret("of-somebody-else"))
+        renewed(fake_kube)
+        assert own_writes(fake_kube) == []
+    # Nor does the next one who leads find anything to write.
+    fake_kube.requests.clear()
+    with stage.replica("next"):
+        leads(fake_kube, "next")
+        stage.grant("last")
+        stage.ready("last")
+        assert fake_kube.until(lambda: len(stage.events("Ready", "last")) == 1)
+        written = own_writes(fake_kube, "next")
+        assert {(one.resource, one.name) for one in written if one.verb == "patch"} == {
+            ("accessgrants", "last")
+        }
+        assert len(written) == 2
+
+
+def test_it_asks_for_what_its_role_allows_and_for_nothing_else(
+    fake_kube: FakeKube, fake_stage: Stage
+) -> None:
+    stage = fake_stage
+    with stage.replica():
+        stage.grant(redemptionsAllowed=2)
+        grant = stage.ready()
+        for _ in range(2):
+            with pytest.raises(Refused):
+                stage.redeem(grant, "wrong")
+            stage.told("Refused")
+        stage.redeem(grant)
+        stage.found(lambda status: status["redemptions"] == 1)
+        # The same event once more is counted.
+        for _ in range(2):
+            endpoints: list[Any] = []
+            for endpoints in ([], list(ENDPOINTS)):
+                change = {"status": {"endpoints": endpoints}}
+                fake_kube.patch("Site", "north", change, NAMESPACE, subresource="status")
+                word = "Ready" if endpoints else "Pending"
+                stage.found(lambda status, word=word: status["status"] == word)  # type: ignore[misc]
+        assert fake_kube.until(lambda: bool(fake_kube.requests.of(verb="patch", resource="events")))
+    used = fake_kube.requests.rules(user=USER)
+    assert used == {
+        (group, resource, verb)
+        for rule in RULES
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert {one.code for one in fake_kube.requests.of(user=USER) if one.code in {401, 403}} == set()
+
+
+# Which namespaces.
+
+
+def test_one_namespace_or_several_are_served_and_what_is_elsewhere_is_left_alone(
+    fake_kube: FakeKube, fake_stage: Stage
+) -> None:
+    stage = fake_stage
+    for namespace in ("south", "east"):
+        stage.furnish(namespace)
+    places = (NAMESPACE, "south", "east")
+    with stage.replica():
+        for namespace in places:
+            stage.grant(namespace=namespace, redemptionsAllowed=3)
+        found = {namespace: stage.ready(namespace=namespace) for namespace in places}
+    fake_kube.requests.clear()
+    with stage.replica("narrow", namespaces=(NAMESPACE, "south")):
+        # What is redeemed elsewhere is in the same database, and nobody watches it.
+        stage.redeem(found["east"])
+        for namespace in (NAMESPACE, "south"):
+            stage.redeem(found[namespace])
+            stage.found(lambda status: status["redemptions"] == 1, namespace=namespace)
+        fake_kube.delete("AccessGrant", GRANT, "south")
+        assert fake_kube.until(lambda: revoked(stage, found["south"]))
+        renewed(fake_kube, user="narrow")
+        assert not revoked(stage, found["east"])
+        asked = {one.namespace for one in fake_kube.requests.of(user="narrow") if one.resource}
+        assert asked == {NAMESPACE, "south", LEASE.namespace}
+    assert stage.redeem(found["east"], subject="another").ordinal == 2
+    # Whoever serves all of them finds it as it is.
+    with stage.replica():
+        stage.found(lambda status: status["redemptions"] == 2, namespace="east")
+
+
+def revoked(stage: Stage, grant: Object) -> bool:
+    found, _ = grants.show(stage.stand.database, grant["metadata"]["uid"])
+    return found.revoked_at is not None
+
+
+# What happened while nobody watched.
+
+
+def test_what_was_deleted_while_nobody_watched_is_revoked(stage: Stage) -> None:
+    with stage.replica():
+        for name in ("gone", "anew", "stays"):
+            stage.grant(name, code="sesame-open-yourself", redemptionsAllowed=2)
+        old = {name: stage.ready(name) for name in ("gone", "anew", "stays")}
+        for name, grant in old.items():
+            stage.redeem(grant)
+            stage.found(lambda status: status["redemptions"] == 1, name)
+    for name in ("gone", "anew"):
+        stage.kube.delete("AccessGrant", name, NAMESPACE)
+    stage.grant("anew", code="sesame-open-yourself")
+    assert not revoked(stage, old["gone"])
+    with stage.replica():
+        new = stage.ready("anew")
+        assert stage.kube.until(lambda: revoked(stage, old["gone"]))
+        assert revoked(stage, old["anew"])
+        for name in ("gone", "anew"):
+            assert refused(stage, old[name], subject="another") is Reason.REVOKED
+        assert new["status"]["redemptions"] == 0
+        assert stage.redeem(new, subject="another").ordinal == 1
+        assert stage.redeem(old["stays"], subject="another").ordinal == 2
+
+
+def test_a_namespace_that_went_while_nobody_watched_is_removed(stage: Stage) -> None:
+    stage.furnish("south")
+    with stage.replica() as replica:
+        stage.grant(namespace="south")
+        grant = stage.ready(namespace="south")
+        replica.stop()
+        for kind, name in (("AccessGrant", GRANT), ("Site", "north"), ("Secret", ISSUER)):
+            stage.kube.delete(kind, name, "south")
+    with stage.replica():
+        assert stage.kube.until(lambda: revoked(stage, grant))
+        stage.grant()
+        stage.ready()
+
+
+def test_everything_that_happens_while_the_watch_is_away_is_seen_when_it_is_back(
+    fake_kube: FakeKube, fake_stage: Stage
+) -> None:
+    stage = fake_stage
+    with stage.replica():
+        for name in ("gone", "changed"):
+            stage.grant(name)
+        old = {name: stage.ready(name) for name in ("gone", "changed")}
+        fake_kube.stop()
+        fake_kube.delete("AccessGrant", "gone", NAMESPACE)
+        stage.spec("changed", redemptionsAllowed=7)
+        stage.grant("new")
+        fake_kube.compact()
+        fake_kube.start()
+        stage.ready("new")
+        assert fake_kube.until(lambda: revoked(stage, old["gone"]))
+        assert fake_kube.until(
+            lambda: (
+                grants.show(stage.stand.database, old["changed"]["metadata"]["uid"])[0].allowed == 7
+            )
+        )
+
+
+# The ledger is looked at.
+
+
+def test_the_status_follows_what_is_redeemed_while_it_begins(
+    fake_kube: FakeKube, fake_stage: Stage
+) -> None:
+    """Nothing may fall between what was shown at first and what is looked for afterwards."""
+    stage = fake_stage
+    with stage.replica():
+        stage.grant("first", redemptionsAllowed=9)
+        first = stage.ready("first")
+    stage.grant("second")
+    frozen = fake_kube.faults.freeze(verb="patch", name="second", subresource="status")
+    with stage.replica():
+        frozen.wait()  # the other one was looked at meanwhile, or is now
+        for number in range(3):
+            stage.redeem(first, subject=f"site-{number}")
+            stage.found(lambda status, now=number + 1: status["redemptions"] == now, "first")  # type: ignore[misc]
+        frozen.release()
+        stage.ready("second")
+
+
+def test_what_happened_before_it_led_is_shown_when_it_does(stage: Stage) -> None:
+    with stage.replica():
+        stage.grant(redemptionsAllowed=9)
+        grant = stage.ready()
+    stage.redeem(grant, subject="somebody")
+    with stage.replica():
+        stage.found(lambda status: status["redemptions"] == 1)
+        told = stage.told("Redeemed")
+        assert '"somebody"' in told["message"]
+
+
+@pytest.mark.parametrize("when", ["at the beginning", "later"])
+def test_while_the_database_is_away_it_is_asked_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    asked: list[int] = []
+    marks = Cluster.marks
+
+    def away(cluster: Cluster) -> Mapping[str, Mark]:
+        asked.append(len(asked))
+        if len(asked) < 4:
+            raise Unavailable("the database is away")
+        return marks(cluster)
+
+    def go_away() -> None:
+        monkeypatch.setattr(Cluster, "marks", away)
+
+    if when == "at the beginning":
+        go_away()
+    with stage.replica():
+        stage.grant()
+        grant = stage.ready()
+        if when == "later":
+            go_away()
+        stage.redeem(grant)
+        stage.found(lambda status: status["redemptions"] == 1)
+    assert len(asked) >= 4
+
+
+# The API server is away.
+
+
+def test_redemptions_go_on_while_the_api_server_is_away_and_are_counted_when_it_is_back(
+    fake_kube: FakeKube, fake_stage: Stage
+) -> None:
+    """Also when that takes longer than a Lease lasts."""
+    stage = fake_stage
+    names = [f"grant-{number}" for number in range(4)]
+    with stage.replica(terms=QUICK):
+        for name in names:
+            stage.grant(name, redemptionsAllowed=50)
+        found = [stage.ready(name) for name in names]
+        fake_kube.stop()
+        asked = len(fake_kube.requests)
+        for number in range(100):
+            stage.redeem(found[number % 4], subject=f"site-{number}")
+        assert len(fake_kube.requests) == asked
+        fake_kube.start()
+        assert fake_kube.until(lambda: counts(stage, dict.fromkeys(names, 25)), 5.0)
+        stage.redeem(found[0], subject="afterwards")
+        stage.found(lambda status: status["redemptions"] == 26, "grant-0")
+
+
+def test_an_api_server_that_is_away_at_the_start_is_waited_for(
+    fake_kube: FakeKube, fake_stage: Stage
+) -> None:
+    stage = fake_stage
+    stage.grant()
+    replica = stage.replica()
+    fake_kube.stop()
+    with replica:
+        fake_kube.start()
+        assert stage.redeem(stage.ready()).ordinal == 1
+
+
+def test_writes_that_fail_are_done_in_the_end(fake_kube: FakeKube, fake_stage: Stage) -> None:
+    stage = fake_stage
+    status: dict[str, Any] = {"verb": "patch", "subresource": "status"}
+    fake_kube.faults.reset(times=2, **status)
+    fake_kube.faults.reset(times=2, after=True, **status)
+    fake_kube.faults.fail(500, times=2, **status)
+    fake_kube.faults.fail(409, times=2, reason="Conflict", **status)
+    fake_kube.faults.throttle(retry_after=0, times=2, **status)
+    fake_kube.faults.fail(500, times=2, verb="get", resource="secrets")
+    with stage.replica():
+        stage.grant(redemptionsAllowed=2)
+        stage.redeem(stage.ready())
+        status_now = stage.found(lambda status: status["redemptions"] == 1)["status"]
+        assert conditions(status_now)["Ready"][0] == "True"
+
+
+# Several replicas.
+
+
+def test_one_of_two_leads_and_the_other_takes_over_at_once_when_it_stops(stage: Stage) -> None:
+    first, second = (stage.replica(user, terms=PATIENT) for user in ("first", "second"))
+    with first:
+        leads(stage.kube, "first")
+        with second:
+            stage.grant(redemptionsAllowed=3)
+            grant = stage.ready()
+            assert holder(stage.kube) == "first"
+            first.stop()
+            # Long before its Lease would have ended.
+            leads(stage.kube, "second", timeout=15.0)
+            stage.redeem(grant)
+            stage.found(lambda status: status["redemptions"] == 1)
+    assert holder(stage.kube) == ""
+
+
+def done(fake_kube: FakeKube, user: str) -> list[Request]:
+    """What somebody has changed, but for the Lease."""
+    return [one for one in own_writes(fake_kube, user) if 200 <= one.code < 300]
+
+
+def test_there_are_never_two_writers_when_the_path_of_the_leader_is_frozen(
+    fake_kube: FakeKube, fake_stage: Stage
+) -> None:
+    stage = fake_stage
+    names = [f"grant-{number}" for number in range(6)]
+    with stage.replica("first", terms=QUICK):
+        leads(fake_kube, "first")
+        with stage.replica("second", terms=QUICK):
+            for name in names:
+                stage.grant(name, redemptionsAllowed=9)
+            found = [stage.ready(name) for name in names]
+            frozen = fake_kube.faults.freeze(user="first")
+            for grant in found:
+                stage.redeem(grant)
+            frozen.wait()
+            assert fake_kube.until(lambda: counts(stage, dict.fromkeys(names, 1)))
+            assert holder(fake_kube) == "second"
+            before = len(done(fake_kube, "first"))
+            frozen.release()
+            # It can be heard again, and looks who leads.
+            looks = {"user": "first", "resource": "leases", "verb": "get"}
+            seen = len(fake_kube.requests.of(**looks))
+            assert fake_kube.until(lambda: len(fake_kube.requests.of(**looks)) > seen + 3)
+            for grant in found:
+                stage.redeem(grant, subject="another")
+            assert fake_kube.until(lambda: counts(stage, dict.fromkeys(names, 2)))
+            # What was on its way when the path froze has changed nothing, nor has it sent more.
+            assert len(done(fake_kube, "first")) == before
+            writers = [one.user.rpartition(":")[2] for one in own_writes_of_all(fake_kube)]
+            taken_over = writers.index("second")
+            assert set(writers[:taken_over]) == {"first"}
+            assert set(writers[taken_over:]) == {"second"}
+        # When the second one has stopped, the first may write again.
+        stage.redeem(found[0], subject="third")
+        stage.found(lambda status: status["redemptions"] == 3, names[0])
+        leads(fake_kube, "first")
+
+
+def own_writes_of_all(fake_kube: FakeKube) -> list[Request]:
+    """What anybody has sent to change something, in this order, but for the Lease."""
+    return [one for one in fake_kube.requests if one.is_write and one.resource != "leases"]
+
+
+def test_whoever_leads_again_remembers_nothing_that_others_have_changed_since(
+    fake_kube: FakeKube, fake_stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key of an issuer was forgotten in the meantime, and its Secret is there again."""
+    monkeypatch.setattr("app.kube.namespaces.KEYS_KEPT_SECONDS", 0.0)
+    monkeypatch.setattr("app.kube.controller.KEYS_KEPT_SECONDS", 0.0)
+    stage = fake_stage
+    stage.grant(redemptionsAllowed=9)
+    with stage.replica("first", terms=QUICK):
+        stage.redeem(stage.ready())
+        frozen = fake_kube.faults.freeze(user="first")
+        with stage.replica("second", terms=QUICK):
+            leads(fake_kube, "second")
+            fake_kube.delete("Secret", ISSUER, NAMESPACE)
+            stage.found(lambda status: status["status"] == "Pending")
+            assert fake_kube.until(lambda: keys_of(stage) == 0)
+        fake_kube.create(a_secret())
+        frozen.release()
+        leads(fake_kube, "first")
+        grant = stage.ready()
+        assert stage.redeem(grant, subject="another").ordinal == 2
+        assert keys_of(stage) == 1
+
+
+def keys_of(stage: Stage) -> int:
+    """How many keys of issuer Secrets the database has."""
+    kept = [one for one in authorities.every(stage.stand.database) if one.sealed_key]
+    return len([one for one in kept if one.origin == f"{NAMESPACE}/{ISSUER}"])
+
+
+def test_a_key_that_nobody_asks_for_is_forgotten_in_time(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.kube.namespaces.KEYS_KEPT_SECONDS", 0.2)
+    monkeypatch.setattr("app.kube.controller.KEYS_KEPT_SECONDS", 0.2)
+    with stage.replica():
+        stage.grant()
+        stage.ready()
+        assert keys_of(stage) == 1
+        data = a_secret(ca=a_ca("new ca"))["data"]
+        stage.kube.patch("Secret", ISSUER, {"data": data}, NAMESPACE)
+        assert stage.kube.until(lambda: keys_of(stage) == 2)
+        assert stage.kube.until(lambda: keys_of(stage) == 1)
+        stage.kube.delete("Secret", ISSUER, NAMESPACE)
+        assert stage.kube.until(lambda: keys_of(stage) == 0)
+
+
+def test_work_is_named_in_the_log() -> None:
+    works = (Work("grant", "a", "b"), Work("namespace", "a"), Work("keys"))
+    assert [str(one) for one in works] == ["grant a/b", "namespace a", "keys"]
