@@ -51,6 +51,11 @@ GRANTS: Final[Object] = {
 }
 
 
+def config_file(directory: Path, token: str | None) -> Path:
+    """Where a client with a token finds its kubeconfig."""
+    return directory / f"kubeconfig-{(token or 'admin')[-20:]}"
+
+
 @asynccontextmanager
 async def connected(
     server: api_server.Kube,
@@ -60,7 +65,7 @@ async def connected(
     seconds: float = 10.0,
 ) -> AsyncIterator[Kube]:
     """A client of a server, as the administrator or with a token."""
-    config = server.kubeconfig(directory / f"kubeconfig-{token}", token)
+    config = server.kubeconfig(config_file(directory, token), token)
     kube = Kube(await Connection.open(kubeconfig(config)), seconds=seconds)
     try:
         yield kube

@@ -10,6 +10,7 @@ from app.errors import Conflict, Missing, Unavailable
 from app.kube.applier import Condition, difference, dressed, write_status
 from app.kube.client import Kube
 from app.kube.resources import ACCESS_GRANTS, Object
+from tests.kube import api_server
 from tests.kube.api_server import FakeKube
 from tests.kube.clients import GRANTS, connected, run
 from tests.kube.fake.patches import merge
@@ -22,26 +23,23 @@ PENDING = Condition(type="Ready", status=False, reason="Pending", message="no en
 PROCESSED = Condition(type="Processed", status=True, reason="Ready", message="OK")
 
 
-@pytest.fixture
-def grant(fake_kube: FakeKube) -> Object:
-    """A grant as it was read."""
-    fake_kube.define(GRANTS)
+def grant_of(server: api_server.Kube) -> Object:
+    server.define(GRANTS)
     body = {
         "apiVersion": "skupper.io/v2alpha1",
         "kind": "AccessGrant",
         "metadata": {"name": "grant", "namespace": "default"},
         "spec": {"code": "x"},
     }
-    return fake_kube.create(body)
+    return server.create(body)
 
 
-@pytest.fixture
-def do(fake_kube: FakeKube, tmp_path: Path) -> Callable[..., Any]:
-    """Do something with a client of the fake server."""
+def doing(server: api_server.Kube, directory: Path) -> Callable[..., Any]:
+    """Do something with a client of a server."""
 
     def do(work: Callable[[Kube], Awaitable[Any]]) -> Any:
         async def main() -> Any:
-            async with connected(fake_kube, tmp_path, seconds=0.5) as client:
+            async with connected(server, directory, seconds=2.0) as client:
                 return await work(client)
 
         return run(main())
@@ -49,11 +47,41 @@ def do(fake_kube: FakeKube, tmp_path: Path) -> Callable[..., Any]:
     return do
 
 
+@pytest.fixture
+def server(kube: api_server.Kube) -> api_server.Kube:
+    """A real API server if there is one, else ours."""
+    return kube
+
+
+@pytest.fixture
+def grant(server: api_server.Kube) -> Object:
+    """A grant there, as it was read."""
+    return grant_of(server)
+
+
+@pytest.fixture
+def fake_grant(fake_kube: FakeKube) -> Object:
+    """A grant, as it was read, of the server that can be made to fail."""
+    return grant_of(fake_kube)
+
+
+@pytest.fixture
+def do(server: api_server.Kube, tmp_path: Path) -> Callable[..., Any]:
+    """Do something with a client of the server."""
+    return doing(server, tmp_path)
+
+
+@pytest.fixture
+def do_fake(fake_kube: FakeKube, tmp_path: Path) -> Callable[..., Any]:
+    """Do something with a client of the one that can be made to fail."""
+    return doing(fake_kube, tmp_path)
+
+
 def test_a_status_is_written_once(
-    fake_kube: FakeKube, do: Callable[..., Any], grant: Object
+    server: api_server.Kube, do: Callable[..., Any], grant: Object
 ) -> None:
     wanted = {"url": "https://there", "redemptions": 0}
-    fake_kube.requests.clear()
+    server.requests.clear()
 
     async def work(kube: Kube) -> None:
         written = await write_status(kube, ACCESS_GRANTS, grant, wanted, [READY], now=NOW)
@@ -75,17 +103,17 @@ def test_a_status_is_written_once(
             assert again is None
 
     do(work)
-    assert [(one.verb, one.subresource) for one in fake_kube.requests] == [("patch", "status")]
+    assert [(one.verb, one.subresource) for one in server.requests] == [("patch", "status")]
 
 
 def test_only_what_differs_is_written(
-    fake_kube: FakeKube, do: Callable[..., Any], grant: Object
+    server: api_server.Kube, do: Callable[..., Any], grant: Object
 ) -> None:
     async def work(kube: Kube) -> None:
         first = {"url": "https://there", "redemptions": 0, "code": "x"}
         written = await write_status(kube, ACCESS_GRANTS, grant, first, now=NOW)
         assert written is not None
-        fake_kube.requests.clear()
+        server.requests.clear()
         second = {"url": "https://there", "redemptions": 1, "code": None}
         written = await write_status(kube, ACCESS_GRANTS, written, second, now=NOW)
         assert written is not None
@@ -95,11 +123,11 @@ def test_only_what_differs_is_written(
 
 
 def test_what_others_have_written_is_left_alone(
-    fake_kube: FakeKube, do: Callable[..., Any], grant: Object
+    server: api_server.Kube, do: Callable[..., Any], grant: Object
 ) -> None:
     assert "status" not in grant
     others = {"status": {"theirs": {"a": 1}, "conditions": [{"type": "Theirs", "status": "True"}]}}
-    present = fake_kube.patch("AccessGrant", "grant", others, subresource="status")
+    present = server.patch("AccessGrant", "grant", others, subresource="status")
 
     async def work(kube: Kube) -> Object:
         written = await write_status(
@@ -114,22 +142,22 @@ def test_what_others_have_written_is_left_alone(
 
 
 def test_a_change_since_it_was_read_is_a_conflict(
-    fake_kube: FakeKube, do: Callable[..., Any], grant: Object
+    server: api_server.Kube, do: Callable[..., Any], grant: Object
 ) -> None:
-    fake_kube.patch("AccessGrant", "grant", {"status": {"url": "theirs"}}, subresource="status")
+    server.patch("AccessGrant", "grant", {"status": {"url": "theirs"}}, subresource="status")
 
     async def work(kube: Kube) -> None:
         with pytest.raises(Conflict):
             await write_status(kube, ACCESS_GRANTS, grant, {"url": "ours"}, now=NOW)
 
     do(work)
-    assert fake_kube.get("AccessGrant", "grant")["status"] == {"url": "theirs"}
+    assert server.get("AccessGrant", "grant")["status"] == {"url": "theirs"}
 
 
 def test_an_object_that_is_gone_is_missing(
-    fake_kube: FakeKube, do: Callable[..., Any], grant: Object
+    server: api_server.Kube, do: Callable[..., Any], grant: Object
 ) -> None:
-    fake_kube.delete("AccessGrant", "grant")
+    server.delete("AccessGrant", "grant")
 
     async def work(kube: Kube) -> None:
         with pytest.raises(Missing):
@@ -139,19 +167,19 @@ def test_an_object_that_is_gone_is_missing(
 
 
 def test_an_object_that_was_made_anew_is_not_written_to(
-    fake_kube: FakeKube, do: Callable[..., Any], grant: Object
+    server: api_server.Kube, do: Callable[..., Any], grant: Object
 ) -> None:
-    fake_kube.delete("AccessGrant", "grant")
+    server.delete("AccessGrant", "grant")
     unlike = ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields")
     metadata = {name: one for name, one in grant["metadata"].items() if name not in unlike}
-    fake_kube.create({**grant, "metadata": metadata})
+    server.create({**grant, "metadata": metadata})
 
     async def work(kube: Kube) -> None:
         with pytest.raises(Conflict):
             await write_status(kube, ACCESS_GRANTS, grant, {"url": "u"}, now=NOW)
 
     do(work)
-    assert "status" not in fake_kube.get("AccessGrant", "grant")
+    assert "status" not in server.get("AccessGrant", "grant")
 
 
 FAULTS: dict[str, Callable[[FakeKube], object]] = {
@@ -165,36 +193,36 @@ FAULTS: dict[str, Callable[[FakeKube], object]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_unavailable(
-    fake_kube: FakeKube, do: Callable[..., Any], grant: Object, fault: str
+    fake_kube: FakeKube, do_fake: Callable[..., Any], fake_grant: Object, fault: str
 ) -> None:
     FAULTS[fault](fake_kube)
 
     async def work(kube: Kube) -> None:
         with pytest.raises(Unavailable):
-            await write_status(kube, ACCESS_GRANTS, grant, {"url": "u"}, now=NOW)
+            await write_status(kube, ACCESS_GRANTS, fake_grant, {"url": "u"}, now=NOW)
 
-    do(work)
+    do_fake(work)
 
 
 def test_a_write_whose_answer_was_lost_is_a_conflict_when_it_is_done_again(
-    fake_kube: FakeKube, do: Callable[..., Any], grant: Object
+    fake_kube: FakeKube, do_fake: Callable[..., Any], fake_grant: Object
 ) -> None:
     fake_kube.faults.reset(times=1, after=True)
 
     async def work(kube: Kube) -> None:
         with pytest.raises(Unavailable):
-            await write_status(kube, ACCESS_GRANTS, grant, {"redemptions": 1}, now=NOW)
+            await write_status(kube, ACCESS_GRANTS, fake_grant, {"redemptions": 1}, now=NOW)
         with pytest.raises(Conflict):
-            await write_status(kube, ACCESS_GRANTS, grant, {"redemptions": 1}, now=NOW)
+            await write_status(kube, ACCESS_GRANTS, fake_grant, {"redemptions": 1}, now=NOW)
         there = await kube.get(ACCESS_GRANTS, "grant", "default")
         again = await write_status(kube, ACCESS_GRANTS, there, {"redemptions": 1}, now=NOW)
         assert again is None
 
-    do(work)
+    do_fake(work)
 
 
 def test_a_field_that_somebody_else_wants_otherwise_is_not_fought_for(
-    fake_kube: FakeKube, do: Callable[..., Any], grant: Object
+    server: api_server.Kube, do: Callable[..., Any], grant: Object
 ) -> None:
     wanted = {"url": "u", "message": "OK"}
     theirs = {"status": {"message": "AccessGrants are not enabled"}}
@@ -208,7 +236,7 @@ def test_a_field_that_somebody_else_wants_otherwise_is_not_fought_for(
         written = await write(grant, wanted)
         assert written is not None
         assert written["status"] == wanted
-        theirs_now = fake_kube.patch("AccessGrant", "grant", theirs, subresource="status")
+        theirs_now = server.patch("AccessGrant", "grant", theirs, subresource="status")
         assert await write(theirs_now, wanted) is None
         # With a change of ours it is written as well.
         written = await write(theirs_now, wanted | {"redemptions": 1})

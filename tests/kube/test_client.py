@@ -10,12 +10,14 @@ from app.errors import Conflict, GrantServerError, Invalid, Missing, Unavailable
 from app.kube.client import Kube
 from app.kube.resources import ACCESS_GRANTS, LEASES, SECRETS, Object, Resource
 from app.kube.stream import Event, Seen
+from tests.kube import api_server
 from tests.kube.api_server import FakeKube
 from tests.kube.clients import (
     CONFIG_MAPS,
     GRANTS,
     Scripted,
     answer,
+    config_file,
     config_map,
     connected,
     run,
@@ -25,20 +27,38 @@ from tests.kube.clients import (
 NOWHERE = Resource(group="example.com", version="v1", plural="things", kind="Thing")
 
 
-@pytest.fixture
-def do(fake_kube: FakeKube, tmp_path: Path) -> Callable[..., Any]:
-    """Do something with a client of the fake server."""
+Work = Callable[[Kube], Awaitable[Any]]
 
-    def do(work: Callable[[Kube], Awaitable[Any]], seconds: float = 10.0, token: str = "") -> Any:
+
+def doing(server: api_server.Kube, directory: Path) -> Callable[..., Any]:
+    """Do something with a client of a server."""
+
+    def do(work: Work, *, seconds: float = 10.0, token: str | None = None) -> Any:
         async def main() -> Any:
-            async with connected(
-                fake_kube, tmp_path, token=token or None, seconds=seconds
-            ) as client:
+            async with connected(server, directory, token=token, seconds=seconds) as client:
                 return await work(client)
 
         return run(main())
 
     return do
+
+
+@pytest.fixture
+def server(kube: api_server.Kube) -> api_server.Kube:
+    """A real API server if there is one, else ours."""
+    return kube
+
+
+@pytest.fixture
+def do(server: api_server.Kube, tmp_path: Path) -> Callable[..., Any]:
+    """Do something with a client of it."""
+    return doing(server, tmp_path)
+
+
+@pytest.fixture
+def do_fake(fake_kube: FakeKube, tmp_path: Path) -> Callable[..., Any]:
+    """Do something with a client of the one that can be made to fail."""
+    return doing(fake_kube, tmp_path)
 
 
 def data(found: Object) -> Object:
@@ -107,8 +127,8 @@ def test_only_the_one_that_is_meant_is_deleted(do: Callable[..., Any]) -> None:
     do(work)
 
 
-def test_a_status_is_written_apart(fake_kube: FakeKube, do: Callable[..., Any]) -> None:
-    fake_kube.define(GRANTS)
+def test_a_status_is_written_apart(server: api_server.Kube, do: Callable[..., Any]) -> None:
+    server.define(GRANTS)
 
     async def work(kube: Kube) -> None:
         body = {
@@ -125,7 +145,7 @@ def test_a_status_is_written_apart(fake_kube: FakeKube, do: Callable[..., Any]) 
         assert found["status"] == {"url": "https://there"}
 
     do(work)
-    assert fake_kube.requests.rules() == {
+    assert server.requests.rules() == {
         ("skupper.io", "accessgrants", "create"),
         ("skupper.io", "accessgrants", "patch"),
         ("skupper.io", "accessgrants/status", "patch"),
@@ -150,12 +170,12 @@ def test_fields_are_applied_and_belong_to_whoever_applied_them(do: Callable[...,
 
 @pytest.mark.parametrize("page", [1, 2, 3, 100])
 def test_all_objects_are_read_page_by_page(
-    fake_kube: FakeKube, do: Callable[..., Any], page: int
+    server: api_server.Kube, do: Callable[..., Any], page: int
 ) -> None:
     for namespace in ("east", "west"):
-        fake_kube.namespace(namespace)
+        server.namespace(namespace)
         for number in range(3):
-            fake_kube.create(config_map(f"cm-{number}", namespace))
+            server.create(config_map(f"cm-{number}", namespace))
 
     async def work(kube: Kube) -> None:
         everywhere = await kube.list(CONFIG_MAPS, page=page)
@@ -166,14 +186,14 @@ def test_all_objects_are_read_page_by_page(
         assert int(west.version) > 0
 
     do(work)
-    assert len(fake_kube.requests.of(verb="list")) == -(-6 // page) + -(-3 // page)
+    assert len(server.requests.of(verb="list")) == -(-6 // page) + -(-3 // page)
 
 
-def test_objects_are_selected(fake_kube: FakeKube, do: Callable[..., Any]) -> None:
+def test_objects_are_selected(server: api_server.Kube, do: Callable[..., Any]) -> None:
     for name, label in (("one", "a"), ("two", "b"), ("three", "c")):
         labelled = config_map(name)
         labelled["metadata"]["labels"] = {"x": label}
-        fake_kube.create(labelled)
+        server.create(labelled)
 
     async def names(kube: Kube, **selectors: str) -> set[str]:
         found = await kube.list(CONFIG_MAPS, "default", **selectors)  # type: ignore[arg-type]
@@ -182,13 +202,13 @@ def test_objects_are_selected(fake_kube: FakeKube, do: Callable[..., Any]) -> No
     async def work(kube: Kube) -> None:
         assert await names(kube, label_selector="x in (a,b),x!=b") == {"one"}
         assert await names(kube, field_selector="metadata.name=two") == {"two"}
-        assert await names(kube, label_selector="x=a+b") == set()
+        assert await names(kube, label_selector="x notin (a, b, c),x") == set()
 
     do(work)
 
 
 def test_a_list_that_takes_too_long_for_the_server_is_missing(
-    fake_kube: FakeKube, do: Callable[..., Any]
+    fake_kube: FakeKube, do_fake: Callable[..., Any]
 ) -> None:
     fake_kube.faults.fail(410, verb="list", reason="Expired")
 
@@ -196,7 +216,7 @@ def test_a_list_that_takes_too_long_for_the_server_is_missing(
         with pytest.raises(Missing, match="no version of configmaps"):
             await kube.list(CONFIG_MAPS)
 
-    do(work)
+    do_fake(work)
 
 
 async def watched(
@@ -213,17 +233,17 @@ async def watched(
 
 
 def test_a_watch_tells_what_happens_from_a_version_on(
-    fake_kube: FakeKube, do: Callable[..., Any]
+    server: api_server.Kube, do: Callable[..., Any]
 ) -> None:
-    fake_kube.create(config_map("before"))
+    server.create(config_map("before"))
 
     async def work(kube: Kube) -> None:
         version = (await kube.list(CONFIG_MAPS, "default")).version
-        fake_kube.create(config_map("meanwhile"))
+        server.create(config_map("meanwhile"))
 
         def act() -> None:
-            fake_kube.patch("ConfigMap", "before", {"data": {"a": "1"}})
-            fake_kube.delete("ConfigMap", "meanwhile")
+            server.patch("ConfigMap", "before", {"data": {"a": "1"}})
+            server.delete("ConfigMap", "meanwhile")
 
         told = await watched(kube, version, act, 3)
         assert [(one.event, one.found["metadata"]["name"]) for one in told] == [
@@ -237,16 +257,16 @@ def test_a_watch_tells_what_happens_from_a_version_on(
     do(work)
 
 
-def test_a_watch_that_is_left_is_closed(fake_kube: FakeKube, do: Callable[..., Any]) -> None:
+def test_a_watch_that_is_left_is_closed(fake_kube: FakeKube, do_fake: Callable[..., Any]) -> None:
     async def work(kube: Kube) -> None:
         version = (await kube.list(CONFIG_MAPS, "default")).version
         await watched(kube, version, lambda: fake_kube.create(config_map("a")), 1)
         await until(lambda: fake_kube.watches == 0)
 
-    do(work)
+    do_fake(work)
 
 
-def test_a_watch_brings_bookmarks(fake_kube: FakeKube, do: Callable[..., Any]) -> None:
+def test_a_watch_brings_bookmarks(fake_kube: FakeKube, do_fake: Callable[..., Any]) -> None:
     fake_kube.bookmark_seconds = 0.02
 
     async def work(kube: Kube) -> None:
@@ -255,11 +275,11 @@ def test_a_watch_brings_bookmarks(fake_kube: FakeKube, do: Callable[..., Any]) -
         assert told[-1].event is Event.BOOKMARK
         assert int(told[-1].version) > int(version)
 
-    do(work)
+    do_fake(work)
 
 
 def test_a_watch_of_something_too_old_is_missing(
-    fake_kube: FakeKube, do: Callable[..., Any]
+    fake_kube: FakeKube, do_fake: Callable[..., Any]
 ) -> None:
     async def work(kube: Kube) -> None:
         fake_kube.create(config_map("a"))
@@ -269,10 +289,12 @@ def test_a_watch_of_something_too_old_is_missing(
         with pytest.raises(Missing, match=f'no version of configmaps "{version}"'):
             await watched(kube, version, lambda: None, 1)
 
-    do(work)
+    do_fake(work)
 
 
-def test_a_watch_that_is_refused_is_an_error(fake_kube: FakeKube, do: Callable[..., Any]) -> None:
+def test_a_watch_that_is_refused_is_an_error(
+    fake_kube: FakeKube, do_fake: Callable[..., Any]
+) -> None:
     fake_kube.faults.fail(500, verb="watch")
     fake_kube.faults.fail(410, verb="watch", reason="Expired")
 
@@ -282,7 +304,7 @@ def test_a_watch_that_is_refused_is_an_error(fake_kube: FakeKube, do: Callable[.
         with pytest.raises(Missing):
             await watched(kube, "1", lambda: None, 1)
 
-    do(work)
+    do_fake(work)
 
 
 def test_a_kind_that_is_not_served_is_missing(do: Callable[..., Any]) -> None:
@@ -306,10 +328,10 @@ def test_what_is_not_valid_is_named(do: Callable[..., Any]) -> None:
 
 
 def test_who_may_not_is_told_to_look_at_the_role(
-    fake_kube: FakeKube, do: Callable[..., Any]
+    server: api_server.Kube, do: Callable[..., Any]
 ) -> None:
     rules = [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list"]}]
-    token = fake_kube.token("grantserver", rules)
+    token = server.token("grantserver", rules)
 
     async def work(kube: Kube) -> None:
         await kube.list(CONFIG_MAPS)
@@ -337,7 +359,7 @@ def test_a_token_that_expires_while_a_watch_is_open_is_exchanged_for_the_next(
             version = (await kube.list(CONFIG_MAPS, "default")).version
             fake_kube.expire(old)
             new = fake_kube.token("grantserver")
-            fake_kube.kubeconfig(tmp_path / f"kubeconfig-{old}", new)
+            fake_kube.kubeconfig(config_file(tmp_path, old), new)
             await watched(kube, version, lambda: fake_kube.create(config_map("a")), 1)
 
     run(main())
@@ -362,7 +384,7 @@ def every_question() -> list[Any]:
 
 @pytest.mark.parametrize(("verb", "ask"), every_question())
 def test_a_server_that_does_not_answer_is_not_waited_for(
-    fake_kube: FakeKube, do: Callable[..., Any], verb: str, ask: Ask
+    fake_kube: FakeKube, do_fake: Callable[..., Any], verb: str, ask: Ask
 ) -> None:
     frozen = fake_kube.faults.freeze(verb=verb)
 
@@ -370,13 +392,13 @@ def test_a_server_that_does_not_answer_is_not_waited_for(
         with pytest.raises(Unavailable, match=rf"{verb} configmaps.*: nothing came for 0.2 s"):
             await ask(kube)
 
-    do(work, seconds=0.2)
+    do_fake(work, seconds=0.2)
     frozen.release()
 
 
 @pytest.mark.parametrize(("verb", "ask"), every_question())
 def test_a_connection_that_is_reset_is_unavailable(
-    fake_kube: FakeKube, do: Callable[..., Any], verb: str, ask: Ask
+    fake_kube: FakeKube, do_fake: Callable[..., Any], verb: str, ask: Ask
 ) -> None:
     fake_kube.faults.reset(times=None, verb=verb)
 
@@ -384,13 +406,13 @@ def test_a_connection_that_is_reset_is_unavailable(
         with pytest.raises(Unavailable, match=f"{verb} configmaps.*: the API server"):
             await ask(kube)
 
-    do(work)
+    do_fake(work)
 
 
 @pytest.mark.parametrize(("verb", "ask"), every_question())
 @pytest.mark.parametrize("code", [500, 503, 504])
 def test_a_server_that_is_not_well_is_unavailable(
-    fake_kube: FakeKube, do: Callable[..., Any], verb: str, ask: Ask, code: int
+    fake_kube: FakeKube, do_fake: Callable[..., Any], verb: str, ask: Ask, code: int
 ) -> None:
     fake_kube.faults.fail(code, times=None, verb=verb)
 
@@ -398,25 +420,25 @@ def test_a_server_that_is_not_well_is_unavailable(
         with pytest.raises(Unavailable, match=f"{verb} configmaps.*: .* answers {code}"):
             await ask(kube)
 
-    do(work)
+    do_fake(work)
     assert len(fake_kube.requests) == 1
 
 
 @pytest.mark.parametrize(("verb", "ask"), every_question())
 def test_a_server_with_too_much_to_do_is_asked_again_when_it_says(
-    fake_kube: FakeKube, do: Callable[..., Any], verb: str, ask: Ask
+    fake_kube: FakeKube, do_fake: Callable[..., Any], verb: str, ask: Ask
 ) -> None:
     if verb != "create":
         fake_kube.create(config_map("one"))
     fake_kube.requests.clear()
     fake_kube.faults.throttle(retry_after=0, times=3, verb=verb)
-    do(ask)
+    do_fake(ask)
     assert [one.code for one in fake_kube.requests][:3] == [429] * 3
     assert len(fake_kube.requests) == 4
 
 
 def test_it_is_waited_as_long_as_the_server_says(
-    fake_kube: FakeKube, do: Callable[..., Any]
+    fake_kube: FakeKube, do_fake: Callable[..., Any]
 ) -> None:
     fake_kube.faults.throttle(retry_after=1)
 
@@ -426,12 +448,12 @@ def test_it_is_waited_as_long_as_the_server_says(
         await kube.list(CONFIG_MAPS)
         return loop.time() - began
 
-    assert do(work) >= 1.0
+    assert do_fake(work) >= 1.0
 
 
 @pytest.mark.parametrize(("retry_after", "requests"), [(60, 1), (0, 6)])
 def test_it_is_not_waited_for_ever(
-    fake_kube: FakeKube, do: Callable[..., Any], retry_after: int, requests: int
+    fake_kube: FakeKube, do_fake: Callable[..., Any], retry_after: int, requests: int
 ) -> None:
     fake_kube.faults.throttle(retry_after=retry_after, times=None)
 
@@ -440,16 +462,18 @@ def test_it_is_not_waited_for_ever(
             await kube.list(CONFIG_MAPS)
         assert caught.value.retry_after == retry_after
 
-    do(work)
+    do_fake(work)
     assert len(fake_kube.requests) == requests
 
 
-def test_a_slow_server_is_waited_for(fake_kube: FakeKube, do: Callable[..., Any]) -> None:
+def test_a_slow_server_is_waited_for(fake_kube: FakeKube, do_fake: Callable[..., Any]) -> None:
     fake_kube.faults.slow(0.1)
-    do(lambda kube: kube.list(CONFIG_MAPS))
+    do_fake(lambda kube: kube.list(CONFIG_MAPS))
 
 
-def test_a_server_that_comes_back_is_found(fake_kube: FakeKube, do: Callable[..., Any]) -> None:
+def test_a_server_that_comes_back_is_found(
+    fake_kube: FakeKube, do_fake: Callable[..., Any]
+) -> None:
     async def work(kube: Kube) -> None:
         await kube.list(CONFIG_MAPS)
         fake_kube.stop()
@@ -458,7 +482,7 @@ def test_a_server_that_comes_back_is_found(fake_kube: FakeKube, do: Callable[...
         fake_kube.start()
         await kube.list(CONFIG_MAPS)
 
-    do(work)
+    do_fake(work)
 
 
 @pytest.mark.parametrize("body", ["<html>", "[]", "", "null", b"\xff"])
@@ -515,7 +539,7 @@ def test_an_answer_that_does_not_end_is_not_waited_for() -> None:
 
 @pytest.mark.parametrize("code", [400, 409, 422, 500])
 def test_nothing_that_was_sent_is_in_an_error(
-    fake_kube: FakeKube, do: Callable[..., Any], code: int
+    fake_kube: FakeKube, do_fake: Callable[..., Any], code: int
 ) -> None:
     secret = "s3cret-c0de"
     fake_kube.faults.fail(code, message=f"Invalid value: {secret}", reason="Invalid")
@@ -526,4 +550,4 @@ def test_nothing_that_was_sent_is_in_an_error(
         assert secret not in "".join(traceback.format_exception(caught.value))
         assert secret not in repr(caught.value)
 
-    do(work)
+    do_fake(work)

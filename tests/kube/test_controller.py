@@ -1,4 +1,5 @@
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from tests.kube.recorder import Request
 from tests.kube.stage import LEASE, RULES, USER, Stage, conditions, staged
 
 QUICK = Terms(lease_seconds=1, renew_seconds=0.6, retry_seconds=0.1, call_seconds=0.3)
-PATIENT = Terms(lease_seconds=60, renew_seconds=40.0, retry_seconds=0.1, call_seconds=5.0)
+PATIENT = Terms(lease_seconds=60, renew_seconds=40.0, retry_seconds=30.0, call_seconds=5.0)
+EAGER = replace(PATIENT, retry_seconds=0.1)
 
 
 @pytest.fixture
@@ -252,6 +254,26 @@ def test_everything_that_happens_while_the_watch_is_away_is_seen_when_it_is_back
         )
 
 
+def test_a_grant_that_comes_while_its_namespace_is_settled_is_not_forgotten(
+    fake_kube: FakeKube, fake_stage: Stage
+) -> None:
+    stage = fake_stage
+    with stage.replica():
+        stage.grant("one")
+        stage.ready("one")
+        frozen = fake_kube.faults.freeze(verb="get", resource="secrets", namespace="south")
+        fake_kube.namespace("south")
+        fake_kube.create(a_secret(namespace="south"))
+        stage.grant("first", "south")
+        frozen.wait()
+        stage.grant("second", "south")
+        stage.grant("two")
+        stage.ready("two")  # so the one before it was looked at as well
+        frozen.release()
+        for name in ("first", "second"):
+            stage.found(lambda status: status["status"] == "Pending", name, "south")
+
+
 # The ledger is looked at.
 
 
@@ -369,7 +391,8 @@ def test_writes_that_fail_are_done_in_the_end(fake_kube: FakeKube, fake_stage: S
 
 
 def test_one_of_two_leads_and_the_other_takes_over_at_once_when_it_stops(stage: Stage) -> None:
-    first, second = (stage.replica(user, terms=PATIENT) for user in ("first", "second"))
+    first = stage.replica("first", terms=PATIENT)
+    second = stage.replica("second", terms=EAGER)
     with first:
         leads(stage.kube, "first")
         with second:

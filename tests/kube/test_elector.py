@@ -12,8 +12,9 @@ from app import ambient
 from app.errors import Misconfigured
 from app.kube.elector import Elector, Terms
 from app.kube.resources import Key, Object
+from tests.kube import api_server
 from tests.kube.api_server import FakeKube, Fault
-from tests.kube.clients import LOG, connected, no_chance, run, running, until
+from tests.kube.clients import LOG, config_file, connected, no_chance, run, running, until
 
 LEASE = Key("default", "grantserver")
 TERMS = Terms(lease_seconds=1, renew_seconds=0.6, retry_seconds=0.1, call_seconds=0.25)
@@ -59,9 +60,15 @@ class Candidate:
         await asyncio.gather(self.task, return_exceptions=True)
 
 
+@pytest.fixture
+def server(kube: api_server.Kube) -> api_server.Kube:
+    """A real API server if there is one, else ours."""
+    return kube
+
+
 @asynccontextmanager
 async def candidates(
-    fake_kube: FakeKube, directory: Path, office: Office, *names: str, **more: Any
+    server: api_server.Kube, directory: Path, office: Office, *names: str, **more: Any
 ) -> AsyncIterator[list[Candidate]]:
     """Replicas, each with a token of its own name; the first one leads."""
     given: dict[str, Any] = {
@@ -73,7 +80,7 @@ async def candidates(
         made: list[Candidate] = []
         for name in names:
             kube = await stack.enter_async_context(
-                connected(fake_kube, directory, token=fake_kube.token(name))
+                connected(server, directory, token=server.token(name))
             )
             elector = Elector(kube, LEASE, name, random_bytes=no_chance, log=LOG, **given)
             candidate = Candidate(name, elector, office)
@@ -84,24 +91,24 @@ async def candidates(
         yield made
 
 
-def lease(fake_kube: FakeKube) -> Object:
-    spec: Object = fake_kube.get("Lease", LEASE.name)["spec"]
+def lease(server: api_server.Kube) -> Object:
+    spec: Object = server.get("Lease", LEASE.name)["spec"]
     return spec
 
 
-def test_the_first_one_makes_the_lease_and_leads(fake_kube: FakeKube, tmp_path: Path) -> None:
+def test_the_first_one_makes_the_lease_and_leads(server: api_server.Kube, tmp_path: Path) -> None:
     office = Office()
 
     async def main() -> None:
-        async with candidates(fake_kube, tmp_path, office, "left") as (left,):
+        async with candidates(server, tmp_path, office, "left") as (left,):
             assert left.elector.leading
-            made = lease(fake_kube)
+            made = lease(server)
             assert made["holderIdentity"] == "left"
             assert (made["leaseDurationSeconds"], made["leaseTransitions"]) == (1, 0)
             assert MICRO_TIME.fullmatch(made["acquireTime"])
             assert made["renewTime"] >= made["acquireTime"]
-            await until(lambda: lease(fake_kube)["renewTime"] > made["renewTime"])
-            assert lease(fake_kube)["acquireTime"] == made["acquireTime"]
+            await until(lambda: lease(server)["renewTime"] > made["renewTime"])
+            assert lease(server)["acquireTime"] == made["acquireTime"]
             assert left.elector.leading
         assert not left.elector.leading
 
@@ -109,59 +116,61 @@ def test_the_first_one_makes_the_lease_and_leads(fake_kube: FakeKube, tmp_path: 
     assert office.history == ["left"]
 
 
-def test_the_times_of_a_lease_are_those_of_the_clock(fake_kube: FakeKube, tmp_path: Path) -> None:
+def test_the_times_of_a_lease_are_those_of_the_clock(
+    server: api_server.Kube, tmp_path: Path
+) -> None:
     async def main() -> None:
-        async with candidates(
-            fake_kube, tmp_path, Office(), "left", clock=lambda: 1_795_000_000.25
-        ):
-            assert lease(fake_kube)["acquireTime"] == "2026-11-18T11:06:40.250000Z"
+        async with candidates(server, tmp_path, Office(), "left", clock=lambda: 1_795_000_000.25):
+            assert lease(server)["acquireTime"] == "2026-11-18T11:06:40.250000Z"
 
     run(main())
 
 
 def test_on_a_clean_stop_the_lease_is_passed_on_at_once(
-    fake_kube: FakeKube, tmp_path: Path
+    server: api_server.Kube, tmp_path: Path
 ) -> None:
     office = Office()
     patient = Terms(lease_seconds=3600, renew_seconds=1800, retry_seconds=0.05, call_seconds=5)
 
     async def main() -> None:
-        async with candidates(*(fake_kube, tmp_path, office, "left", "right"), terms=patient) as (
+        async with candidates(*(server, tmp_path, office, "left", "right"), terms=patient) as (
             left,
             _,
         ):
             await left.stop()
-            assert "holderIdentity" not in lease(fake_kube) or lease(fake_kube)["leaseTransitions"]
+            assert "holderIdentity" not in lease(server) or lease(server)["leaseTransitions"]
             await until(office.is_held_by("right"))
-            assert lease(fake_kube)["holderIdentity"] == "right"
-            assert lease(fake_kube)["leaseTransitions"] == 1
+            assert lease(server)["holderIdentity"] == "right"
+            assert lease(server)["leaseTransitions"] == 1
 
     run(main())
     assert office.history == ["left", "right"]
     assert not office.crowded
 
 
-def test_nobody_takes_the_lease_of_one_who_renews_it(fake_kube: FakeKube, tmp_path: Path) -> None:
+def test_nobody_takes_the_lease_of_one_who_renews_it(
+    server: api_server.Kube, tmp_path: Path
+) -> None:
     office = Office()
 
     async def main() -> None:
-        async with candidates(fake_kube, tmp_path, office, "left", "right", "third"):
+        async with candidates(server, tmp_path, office, "left", "right", "third"):
             # For much longer than a lease.
-            await until(lambda: len(fake_kube.requests.writes(user="left")) >= 20)
+            await until(lambda: len(server.requests.writes(user="left")) >= 20)
 
     run(main())
     assert office.history == ["left"]
 
 
 def test_who_was_killed_is_followed_when_its_lease_has_ended(
-    fake_kube: FakeKube, tmp_path: Path
+    server: api_server.Kube, tmp_path: Path
 ) -> None:
     office = Office()
     dead = {"holderIdentity": "dead", "leaseDurationSeconds": 1, "leaseTransitions": 4}
     metadata = {"name": LEASE.name, "namespace": LEASE.namespace}
 
     async def main() -> None:
-        fake_kube.create(
+        server.create(
             {
                 "apiVersion": "coordination.k8s.io/v1",
                 "kind": "Lease",
@@ -172,16 +181,16 @@ def test_who_was_killed_is_followed_when_its_lease_has_ended(
         )
         loop = asyncio.get_running_loop()
         began = loop.time()
-        async with candidates(fake_kube, tmp_path, office, "left"):
+        async with candidates(server, tmp_path, office, "left"):
             assert loop.time() - began >= 1.0
-            assert lease(fake_kube)["leaseTransitions"] == 5
+            assert lease(server)["leaseTransitions"] == 5
 
     run(main())
 
 
 @pytest.mark.parametrize("longer", [{}, {"leaseDurationSeconds": 3600}])
 def test_the_end_of_a_lease_is_judged_by_the_own_monotonic_clock(
-    fake_kube: FakeKube, tmp_path: Path, longer: Object
+    server: api_server.Kube, tmp_path: Path, longer: Object
 ) -> None:
     office = Office()
     now = [1000.0]
@@ -189,7 +198,7 @@ def test_the_end_of_a_lease_is_judged_by_the_own_monotonic_clock(
     holder = {"holderIdentity": "dead", "leaseDurationSeconds": 1} | longer
 
     async def main() -> None:
-        fake_kube.create(
+        server.create(
             {
                 "apiVersion": "coordination.k8s.io/v1",
                 "kind": "Lease",
@@ -197,7 +206,7 @@ def test_the_end_of_a_lease_is_judged_by_the_own_monotonic_clock(
                 "spec": holder,
             }
         )
-        async with connected(fake_kube, tmp_path) as kube:
+        async with connected(server, tmp_path) as kube:
             elector = Elector(
                 *(kube, LEASE, "left"),
                 terms=TERMS,
@@ -209,8 +218,8 @@ def test_the_end_of_a_lease_is_judged_by_the_own_monotonic_clock(
             async with running(elector.run(office.work("left"))):
                 for later in (0.0, 0.5, 0.4):
                     now[0] += later * seconds
-                    looks = len(fake_kube.requests)
-                    await until(lambda looks=looks: len(fake_kube.requests) >= looks + 3)  # type: ignore[misc]
+                    looks = len(server.requests)
+                    await until(lambda looks=looks: len(server.requests) >= looks + 3)  # type: ignore[misc]
                     assert office.history == []
                 now[0] += 0.2 * seconds
                 await until(office.is_held_by("left"))
@@ -309,48 +318,52 @@ def test_no_two_ever_lead_whatever_happens_to_their_paths(
     assert len(office.history) > 1
 
 
-def test_a_deleted_lease_is_not_taken_from_its_holder(fake_kube: FakeKube, tmp_path: Path) -> None:
+def test_a_deleted_lease_is_not_taken_from_its_holder(
+    server: api_server.Kube, tmp_path: Path
+) -> None:
     office = Office()
 
     async def main() -> None:
-        async with candidates(fake_kube, tmp_path, office, "left", "right"):
-            await until(lambda: len(fake_kube.requests.of(user="right", verb="get")) > 1)
+        async with candidates(server, tmp_path, office, "left", "right"):
+            await until(lambda: len(server.requests.of(user="right", verb="get")) > 1)
             for _ in range(3):
-                fake_kube.delete("Lease", LEASE.name)
-                await until(lambda: fake_kube.find("Lease"))
-                assert lease(fake_kube)["holderIdentity"] == "left"
+                server.delete("Lease", LEASE.name)
+                await until(lambda: server.find("Lease"))
+                assert lease(server)["holderIdentity"] == "left"
 
     run(main())
     assert office.history == ["left"]
 
 
-def test_who_loses_the_lease_to_another_stops_at_once(fake_kube: FakeKube, tmp_path: Path) -> None:
+def test_who_loses_the_lease_to_another_stops_at_once(
+    server: api_server.Kube, tmp_path: Path
+) -> None:
     office = Office()
     long = Terms(lease_seconds=3600, renew_seconds=1800, retry_seconds=0.05, call_seconds=5)
 
     async def main() -> None:
-        async with candidates(fake_kube, tmp_path, office, "left", terms=long) as (left,):
-            fake_kube.patch("Lease", LEASE.name, {"spec": {"holderIdentity": "usurper"}})
+        async with candidates(server, tmp_path, office, "left", terms=long) as (left,):
+            server.patch("Lease", LEASE.name, {"spec": {"holderIdentity": "usurper"}})
             await until(office.is_held_by())
             await until(lambda: not left.elector.leading)
-            assert lease(fake_kube)["holderIdentity"] == "usurper"
+            assert lease(server)["holderIdentity"] == "usurper"
 
     run(main())
 
 
 def test_a_lease_that_somebody_writes_into_is_still_its_holders(
-    fake_kube: FakeKube, tmp_path: Path
+    server: api_server.Kube, tmp_path: Path
 ) -> None:
     office = Office()
 
     async def main() -> None:
-        async with candidates(fake_kube, tmp_path, office, "left"):
-            fake_kube.patch("Lease", LEASE.name, {"metadata": {"labels": {"a": "b"}}})
-            before = lease(fake_kube)["renewTime"]
-            await until(lambda: lease(fake_kube)["renewTime"] > before)
-            fake_kube.patch("Lease", LEASE.name, {"spec": {"holderIdentity": None}})
-            await until(lambda: lease(fake_kube).get("holderIdentity") == "left")
-            assert fake_kube.get("Lease", LEASE.name)["metadata"]["labels"] == {"a": "b"}
+        async with candidates(server, tmp_path, office, "left"):
+            server.patch("Lease", LEASE.name, {"metadata": {"labels": {"a": "b"}}})
+            before = lease(server)["renewTime"]
+            await until(lambda: lease(server)["renewTime"] > before)
+            server.patch("Lease", LEASE.name, {"spec": {"holderIdentity": None}})
+            await until(lambda: lease(server).get("holderIdentity") == "left")
+            assert server.get("Lease", LEASE.name)["metadata"]["labels"] == {"a": "b"}
 
     run(main())
     assert office.history == ["left"]
@@ -358,18 +371,18 @@ def test_a_lease_that_somebody_writes_into_is_still_its_holders(
 
 @pytest.mark.parametrize("spec", [None, {}, {"holderIdentity": "x", "leaseTransitions": None}])
 def test_a_lease_that_says_little_is_taken(
-    fake_kube: FakeKube, tmp_path: Path, spec: Object | None
+    server: api_server.Kube, tmp_path: Path, spec: Object | None
 ) -> None:
     body: Object = {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
         "metadata": {"name": LEASE.name},
     }
-    fake_kube.create(body if spec is None else body | {"spec": spec})
+    server.create(body if spec is None else body | {"spec": spec})
 
     async def main() -> None:
-        async with candidates(fake_kube, tmp_path, Office(), "left"):
-            assert lease(fake_kube)["holderIdentity"] == "left"
+        async with candidates(server, tmp_path, Office(), "left"):
+            assert lease(server)["holderIdentity"] == "left"
 
     run(main())
 
@@ -458,7 +471,7 @@ def test_a_leader_whose_token_expires_goes_on_with_the_next(
             )
             async with running(elector.run(office.work("left"))):
                 await until(office.is_held_by("left"))
-                fake_kube.kubeconfig(tmp_path / f"kubeconfig-{old}", fake_kube.token("left"))
+                fake_kube.kubeconfig(config_file(tmp_path, old), fake_kube.token("left"))
                 fake_kube.expire(old)
                 before = lease(fake_kube)["renewTime"]
                 await until(lambda: lease(fake_kube)["renewTime"] > before)
@@ -469,18 +482,18 @@ def test_a_leader_whose_token_expires_goes_on_with_the_next(
 
 @pytest.mark.parametrize("error", [None, ValueError("the work is bad")])
 def test_work_that_ends_gives_the_lease_to_others_and_is_done_again(
-    fake_kube: FakeKube, tmp_path: Path, error: Exception | None
+    server: api_server.Kube, tmp_path: Path, error: Exception | None
 ) -> None:
     begun: list[str] = []
     long = Terms(lease_seconds=3600, renew_seconds=1800, retry_seconds=0.05, call_seconds=5)
 
     async def work() -> None:
-        begun.append(lease(fake_kube)["holderIdentity"])
+        begun.append(lease(server)["holderIdentity"])
         if error is not None:
             raise error
 
     async def main() -> None:
-        async with connected(fake_kube, tmp_path) as kube:
+        async with connected(server, tmp_path) as kube:
             elector = Elector(
                 *(kube, LEASE, "left"),
                 terms=long,
@@ -491,8 +504,8 @@ def test_work_that_ends_gives_the_lease_to_others_and_is_done_again(
             )
             async with running(elector.run(work)):
                 await until(lambda: begun)
-                await until(lambda: "holderIdentity" not in lease(fake_kube))
-                assert lease(fake_kube)["leaseDurationSeconds"] == 1
+                await until(lambda: "holderIdentity" not in lease(server))
+                assert lease(server)["leaseDurationSeconds"] == 1
                 await until(lambda: len(begun) == 2)
                 assert not elector.leading or len(begun) >= 2
 
@@ -558,13 +571,13 @@ def test_a_release_that_fails_is_no_failure(fake_kube: FakeKube, tmp_path: Path)
     run(main())
 
 
-def test_who_waits_may_be_stopped(fake_kube: FakeKube, tmp_path: Path) -> None:
+def test_who_waits_may_be_stopped(server: api_server.Kube, tmp_path: Path) -> None:
     office = Office()
 
     async def main() -> None:
-        async with candidates(fake_kube, tmp_path, office, "left", "right") as (_, right):
+        async with candidates(server, tmp_path, office, "left", "right") as (_, right):
             await right.stop()
-            assert lease(fake_kube)["holderIdentity"] == "left"
+            assert lease(server)["holderIdentity"] == "left"
 
     run(main())
     assert office.history == ["left"]

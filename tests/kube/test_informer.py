@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from app.kube import informer as app_informer
+from app.kube.backoff import Backoff
 from app.kube.informer import Change, Informer, Pace, What
 from app.kube.resources import Key, Object
+from tests.kube import api_server
 from tests.kube.api_server import FakeKube
 from tests.kube.clients import (
     CONFIG_MAPS,
@@ -17,6 +20,7 @@ from tests.kube.clients import (
     Scripted,
     answer,
     broken_off,
+    config_file,
     config_map,
     connected,
     no_chance,
@@ -51,12 +55,23 @@ class Watched:
         return check
 
 
+@pytest.fixture
+def server(kube: api_server.Kube) -> api_server.Kube:
+    """A real API server if there is one, else ours."""
+    return kube
+
+
 @asynccontextmanager
 async def watching(
-    fake_kube: FakeKube, directory: Path, *, pace: Pace = PACE, seconds: float = 10.0, **more: Any
+    server: api_server.Kube,
+    directory: Path,
+    *,
+    pace: Pace = PACE,
+    seconds: float = 10.0,
+    **more: Any,
 ) -> AsyncIterator[Watched]:
     more.setdefault("namespaces", ["default"])
-    async with connected(fake_kube, directory, seconds=seconds) as kube:
+    async with connected(server, directory, seconds=seconds) as kube:
         watched = Watched(
             Informer(kube, CONFIG_MAPS, pace=pace, random_bytes=no_chance, log=LOG, **more)
         )
@@ -65,21 +80,23 @@ async def watching(
             assert not task.done()
 
 
-def test_what_there_is_is_known_and_then_what_happens(fake_kube: FakeKube, tmp_path: Path) -> None:
-    fake_kube.create(config_map("one", a="1"))
+def test_what_there_is_is_known_and_then_what_happens(
+    server: api_server.Kube, tmp_path: Path
+) -> None:
+    server.create(config_map("one", a="1"))
 
     async def main() -> None:
-        async with watching(fake_kube, tmp_path) as watched:
+        async with watching(server, tmp_path) as watched:
             informer = watched.informer
             await informer.wait_synced()
             assert informer.synced
             assert (list(informer), len(informer)) == ([ONE], 1)
             assert watched.has(ONE, a="1")()
-            fake_kube.create(config_map("two"))
+            server.create(config_map("two"))
             await until(watched.has(TWO))
-            fake_kube.patch("ConfigMap", "one", {"data": {"a": "2"}})
+            server.patch("ConfigMap", "one", {"data": {"a": "2"}})
             await until(watched.has(ONE, a="2"))
-            fake_kube.delete("ConfigMap", "one")
+            server.delete("ConfigMap", "one")
             await until(lambda: informer.get(ONE) is None)
             assert watched.words == [
                 ("added", "default/one"),
@@ -95,7 +112,7 @@ def test_what_there_is_is_known_and_then_what_happens(fake_kube: FakeKube, tmp_p
             assert watched.told[3].after is None
 
     run(main())
-    assert len(fake_kube.requests.of(verb="list")) == 1
+    assert len(server.requests.of(verb="list")) == 1
 
 
 def test_nothing_is_synced_before_it_has_been_listed(fake_kube: FakeKube, tmp_path: Path) -> None:
@@ -112,12 +129,12 @@ def test_nothing_is_synced_before_it_has_been_listed(fake_kube: FakeKube, tmp_pa
 
 
 @pytest.mark.parametrize("page", [1, 3, 100])
-def test_a_list_may_have_many_pages(fake_kube: FakeKube, tmp_path: Path, page: int) -> None:
+def test_a_list_may_have_many_pages(server: api_server.Kube, tmp_path: Path, page: int) -> None:
     for number in range(7):
-        fake_kube.create(config_map(f"cm-{number}"))
+        server.create(config_map(f"cm-{number}"))
 
     async def main() -> None:
-        async with watching(fake_kube, tmp_path, pace=replace(PACE, page=page)) as watched:
+        async with watching(server, tmp_path, pace=replace(PACE, page=page)) as watched:
             await watched.informer.wait_synced()
             assert len(watched.informer) == 7
 
@@ -134,14 +151,14 @@ def test_a_list_may_have_many_pages(fake_kube: FakeKube, tmp_path: Path, page: i
     ],
 )
 def test_one_namespace_several_or_all_are_watched(
-    fake_kube: FakeKube, tmp_path: Path, namespaces: Sequence[str] | None, seen: set[str]
+    server: api_server.Kube, tmp_path: Path, namespaces: Sequence[str] | None, seen: set[str]
 ) -> None:
     for namespace in ("east", "west", "north"):
-        fake_kube.namespace(namespace)
-        fake_kube.create(config_map("one", namespace))
+        server.namespace(namespace)
+        server.create(config_map("one", namespace))
 
     async def main() -> None:
-        async with connected(fake_kube, tmp_path) as kube:
+        async with connected(server, tmp_path) as kube:
             informer = Informer(
                 *(kube, CONFIG_MAPS),
                 namespaces=namespaces,
@@ -153,8 +170,8 @@ def test_one_namespace_several_or_all_are_watched(
                 await informer.wait_synced()
                 assert {key.namespace for key in informer} == seen
                 for namespace in ("east", "west", "north"):
-                    fake_kube.create(config_map("two", namespace))
-                    fake_kube.delete("ConfigMap", "one", namespace)
+                    server.create(config_map("two", namespace))
+                    server.delete("ConfigMap", "one", namespace)
                 await until(lambda: set(informer) == {Key(one, "two") for one in seen})
 
     run(main())
@@ -183,40 +200,40 @@ def test_a_list_of_one_namespace_deletes_nothing_in_another(
     run(main())
 
 
-def test_only_what_is_selected_is_known(fake_kube: FakeKube, tmp_path: Path) -> None:
+def test_only_what_is_selected_is_known(server: api_server.Kube, tmp_path: Path) -> None:
     for name, label in (("one", "yes"), ("two", "no")):
         labelled = config_map(name)
         labelled["metadata"]["labels"] = {"wanted": label}
-        fake_kube.create(labelled)
+        server.create(labelled)
 
     async def main() -> None:
-        async with watching(fake_kube, tmp_path, label_selector="wanted=yes") as watched:
+        async with watching(server, tmp_path, label_selector="wanted=yes") as watched:
             await watched.informer.wait_synced()
             assert list(watched.informer) == [ONE]
             yes = {"metadata": {"labels": {"wanted": "yes"}}}
-            fake_kube.patch("ConfigMap", "two", yes)
+            server.patch("ConfigMap", "two", yes)
             await until(lambda: watched.informer.get(TWO) is not None)
-            fake_kube.patch("ConfigMap", "one", {"metadata": {"labels": {"wanted": "no"}}})
+            server.patch("ConfigMap", "one", {"metadata": {"labels": {"wanted": "no"}}})
             await until(lambda: watched.informer.get(ONE) is None)
 
     run(main())
 
 
-def test_a_single_object_may_be_watched(fake_kube: FakeKube, tmp_path: Path) -> None:
-    fake_kube.create(config_map("one"))
-    fake_kube.create(config_map("two"))
+def test_a_single_object_may_be_watched(server: api_server.Kube, tmp_path: Path) -> None:
+    server.create(config_map("one"))
+    server.create(config_map("two"))
 
     async def main() -> None:
-        async with watching(fake_kube, tmp_path, field_selector="metadata.name=two") as watched:
+        async with watching(server, tmp_path, field_selector="metadata.name=two") as watched:
             await watched.informer.wait_synced()
             assert list(watched.informer) == [TWO]
 
     run(main())
 
 
-def test_what_is_not_needed_is_not_kept(fake_kube: FakeKube, tmp_path: Path) -> None:
-    fake_kube.create(config_map("one", secret="s3cret", public="1"))
-    fake_kube.create(config_map("two", secret="s3cret", hidden="1"))
+def test_what_is_not_needed_is_not_kept(server: api_server.Kube, tmp_path: Path) -> None:
+    server.create(config_map("one", secret="s3cret", public="1"))
+    server.create(config_map("two", secret="s3cret", hidden="1"))
 
     def transform(found: Object) -> Object | None:
         data = found["data"]
@@ -225,19 +242,19 @@ def test_what_is_not_needed_is_not_kept(fake_kube: FakeKube, tmp_path: Path) -> 
         return {"data": {"public": data["public"]}}
 
     async def main() -> None:
-        async with watching(fake_kube, tmp_path, transform=transform) as watched:
+        async with watching(server, tmp_path, transform=transform) as watched:
             await watched.informer.wait_synced()
             assert watched.informer.get(ONE) == {"data": {"public": "1"}}
             assert list(watched.informer) == [ONE]
             assert "s3cret" not in repr(vars(watched.informer)) + repr(watched.told)
             # From hidden to known, and back.
-            fake_kube.patch("ConfigMap", "two", {"data": {"hidden": None, "public": "2"}})
+            server.patch("ConfigMap", "two", {"data": {"hidden": None, "public": "2"}})
             await until(watched.has(TWO, public="2"))
-            fake_kube.patch("ConfigMap", "two", {"data": {"hidden": "1"}})
+            server.patch("ConfigMap", "two", {"data": {"hidden": "1"}})
             await until(lambda: watched.informer.get(TWO) is None)
             # What was not known is not told to be deleted.
-            fake_kube.delete("ConfigMap", "two")
-            fake_kube.create(config_map("three", public="3"))
+            server.delete("ConfigMap", "two")
+            server.create(config_map("three", public="3"))
             await until(watched.has(Key("default", "three"), public="3"))
             assert watched.words == [
                 ("added", "default/one"),
@@ -250,10 +267,10 @@ def test_what_is_not_needed_is_not_kept(fake_kube: FakeKube, tmp_path: Path) -> 
 
 
 def test_an_object_that_cannot_be_read_keeps_nobody_from_the_others(
-    fake_kube: FakeKube, tmp_path: Path
+    server: api_server.Kube, tmp_path: Path
 ) -> None:
-    fake_kube.create(config_map("one", a="1"))
-    fake_kube.create(config_map("two", a="bad"))
+    server.create(config_map("one", a="1"))
+    server.create(config_map("two", a="bad"))
 
     def transform(found: Object) -> Object:
         if found["data"]["a"] == "bad":
@@ -261,12 +278,12 @@ def test_an_object_that_cannot_be_read_keeps_nobody_from_the_others(
         return found
 
     async def main() -> None:
-        async with watching(fake_kube, tmp_path, transform=transform) as watched:
+        async with watching(server, tmp_path, transform=transform) as watched:
             await watched.informer.wait_synced()
             assert list(watched.informer) == [ONE]
             # What was known stays known: it is not deleted.
-            fake_kube.patch("ConfigMap", "one", {"data": {"a": "bad"}})
-            fake_kube.patch("ConfigMap", "two", {"data": {"a": "2"}})
+            server.patch("ConfigMap", "one", {"data": {"a": "bad"}})
+            server.patch("ConfigMap", "two", {"data": {"a": "2"}})
             await until(watched.has(TWO, a="2"))
             assert watched.has(ONE, a="1")()
             assert What.DELETED not in {one.what for one in watched.told}
@@ -275,15 +292,15 @@ def test_an_object_that_cannot_be_read_keeps_nobody_from_the_others(
 
 
 def test_who_fails_to_take_a_change_keeps_nobody_from_it(
-    fake_kube: FakeKube, tmp_path: Path
+    server: api_server.Kube, tmp_path: Path
 ) -> None:
-    fake_kube.create(config_map("one"))
+    server.create(config_map("one"))
 
     def fail(_: Change) -> None:
         raise ValueError
 
     async def main() -> None:
-        async with connected(fake_kube, tmp_path) as kube:
+        async with connected(server, tmp_path) as kube:
             informer = Informer(kube, CONFIG_MAPS, pace=PACE, random_bytes=no_chance, log=LOG)
             told: list[Change] = []
             informer.on_change(fail)
@@ -526,7 +543,7 @@ def test_a_token_that_expires_is_exchanged(fake_kube: FakeKube, tmp_path: Path) 
                 fake_kube.drop_watches()
                 await until(lambda: any(one.code == 401 for one in fake_kube.requests))
                 new = fake_kube.token("grantserver")
-                fake_kube.kubeconfig(tmp_path / f"kubeconfig-{old}", new)
+                fake_kube.kubeconfig(config_file(tmp_path, old), new)
                 fake_kube.create(config_map("one"))
                 await until(watched.has(ONE))
 
@@ -550,16 +567,18 @@ def test_a_watch_goes_on_from_the_last_bookmark(fake_kube: FakeKube, tmp_path: P
     run(main())
 
 
-def test_a_watch_that_ends_in_good_order_is_begun_anew(fake_kube: FakeKube, tmp_path: Path) -> None:
+def test_a_watch_that_ends_in_good_order_is_begun_anew(
+    server: api_server.Kube, tmp_path: Path
+) -> None:
     async def main() -> None:
         pace = replace(PACE, watch_seconds=1)
-        async with watching(fake_kube, tmp_path, pace=pace) as watched:
-            await until(lambda: len(fake_kube.requests.of(verb="watch")) == 2)
-            fake_kube.create(config_map("one"))
+        async with watching(server, tmp_path, pace=pace) as watched:
+            await until(lambda: len(server.requests.of(verb="watch")) == 2)
+            server.create(config_map("one"))
             await until(watched.has(ONE))
 
     run(main())
-    assert len(fake_kube.requests.of(verb="list")) == 1
+    assert len(server.requests.of(verb="list")) == 1
 
 
 LIST = answer("200 OK", '{"items": [], "metadata": {"resourceVersion": "7"}}')
@@ -570,36 +589,41 @@ ADDED = (
 BROKEN = b'{"type": "ADDED", "object": {"metadata": {"resourceVersion": "9"}}}\n'
 
 
-def scripted(*answers: list[bytes | None], requests: int, slow: bool = False) -> Scripted:
+NEVER = Backoff(base_seconds=1e9, most_seconds=1e9)
+
+
+def scripted(
+    *answers: list[bytes | None], requests: int, backoff: Backoff = QUICK, no_more: bool = False
+) -> Scripted:
     """What an informer asks a server that answers so, until it has asked so often."""
     server = Scripted(*answers)
 
     async def main() -> None:
-        pace = replace(PACE, backoff=replace(QUICK, base_seconds=1e9, most_seconds=1e9))
         async with server, server.client() as kube:
             informer = Informer(
                 *(kube, CONFIG_MAPS),
-                pace=pace if slow else PACE,
+                pace=replace(PACE, backoff=backoff),
                 random_bytes=no_chance,
                 log=LOG,
             )
             async with running(informer.run()):
                 await until(lambda: len(server.asked) >= requests)
-                with pytest.raises(TimeoutError):
-                    await until(lambda: slow and len(server.asked) > requests, patience=0.1)
+                if no_more:
+                    with pytest.raises(TimeoutError):
+                        await until(lambda: len(server.asked) > requests, patience=0.1)
 
     run(main())
     return server
 
 
 def test_watches_that_end_at_once_are_not_begun_without_end() -> None:
-    server = scripted(LIST, stream(), requests=2, slow=True)
+    server = scripted(LIST, stream(), requests=2, backoff=NEVER, no_more=True)
     assert b"watch=true" in server.asked[1]
 
 
 def test_a_watch_that_has_told_something_is_begun_anew_at_once() -> None:
     told = stream(ADDED)
-    server = scripted(LIST, told, told, told, stream(), requests=5, slow=True)
+    server = scripted(*(LIST, told, told, told, stream()), requests=5, backoff=NEVER, no_more=True)
     assert [b"resourceVersion=8" in one for one in server.asked] == [False, False, True, True, True]
 
 
@@ -607,6 +631,15 @@ def test_a_watch_that_breaks_after_it_has_told_something_is_begun_anew_soon() ->
     broken = broken_off(stream(ADDED))
     server = scripted(LIST, broken, broken, broken, stream(None), requests=5)
     assert all(b"watch=true" in one for one in server.asked[1:])
+
+
+def test_a_watch_that_breaks_after_a_quiet_while_is_no_failure_in_a_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Something between us and the API server may end what is quiet, again and again."""
+    monkeypatch.setattr(app_informer, "_SHORT_SECONDS", 0.0)
+    doubling = Backoff(base_seconds=0.001, most_seconds=1e9)
+    scripted(LIST, broken_off(stream()), requests=30, backoff=doubling)
 
 
 def test_a_fault_of_ours_is_mended_by_a_new_list() -> None:

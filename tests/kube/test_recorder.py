@@ -11,6 +11,7 @@ from app.domain.limits import Allowance
 from app.kube import recorder as app_recorder
 from app.kube.recorder import Importance, Recorder
 from app.kube.resources import ACCESS_GRANTS, Object
+from tests.kube import api_server
 from tests.kube.api_server import FakeKube
 from tests.kube.clients import LOG, QUICK, connected, run, running, until
 
@@ -18,9 +19,15 @@ MUCH = Allowance(burst=1_000_000, interval=1)
 GRANT: Object = {"metadata": {"name": "grant", "namespace": "default", "uid": "1-2-3"}}
 
 
+@pytest.fixture
+def server(kube: api_server.Kube) -> api_server.Kube:
+    """A real API server if there is one, else ours."""
+    return kube
+
+
 @asynccontextmanager
 async def recording(
-    fake_kube: FakeKube, directory: Path, *, seconds: float = 10.0, **more: Any
+    server: api_server.Kube, directory: Path, *, seconds: float = 10.0, **more: Any
 ) -> AsyncIterator[Recorder]:
     """A recorder that is running."""
     given: dict[str, Any] = {
@@ -29,27 +36,28 @@ async def recording(
         "clock": lambda: 1_795_000_000.5,
         "random_bytes": ambient.random_bytes,
     } | more
-    async with connected(fake_kube, directory, seconds=seconds) as kube:
+    async with connected(server, directory, seconds=seconds) as kube:
         recorder = Recorder(kube, component="grantserver", instance="pod-1", log=LOG, **given)
         async with running(recorder.run()) as task:
             yield recorder
             assert not task.done()
 
 
-def events(fake_kube: FakeKube) -> dict[str, Object]:
-    return {one["message"]: one for one in fake_kube.find("Event")}
+def events(server: api_server.Kube) -> dict[str, Object]:
+    return {one["message"]: one for one in server.find("Event")}
 
 
-def test_an_event_says_what_happened_to_what(fake_kube: FakeKube, tmp_path: Path) -> None:
+def test_an_event_says_what_happened_to_what(server: api_server.Kube, tmp_path: Path) -> None:
     async def main() -> None:
-        async with recording(fake_kube, tmp_path) as recorder:
+        async with recording(server, tmp_path) as recorder:
             recorder.tell(ACCESS_GRANTS, GRANT, "Redeemed", "by east")
-            await until(lambda: events(fake_kube))
+            await until(lambda: events(server))
 
     run(main())
-    event = events(fake_kube)["by east"]
+    event = events(server)["by east"]
     assert event["metadata"]["name"].startswith("grant.")
     del event["metadata"]
+    assert event.pop("eventTime", None) is None
     assert event == {
         "apiVersion": "v1",
         "kind": "Event",
@@ -72,54 +80,54 @@ def test_an_event_says_what_happened_to_what(fake_kube: FakeKube, tmp_path: Path
     }
 
 
-def test_what_is_told_again_is_counted(fake_kube: FakeKube, tmp_path: Path) -> None:
+def test_what_is_told_again_is_counted(server: api_server.Kube, tmp_path: Path) -> None:
     now = [1_795_000_000.0]
 
     async def main() -> None:
-        async with recording(fake_kube, tmp_path, clock=lambda: now[0]) as recorder:
+        async with recording(server, tmp_path, clock=lambda: now[0]) as recorder:
             recorder.tell(ACCESS_GRANTS, GRANT, "Refused", "x", importance=Importance.WARNING)
-            await until(lambda: events(fake_kube))
+            await until(lambda: events(server))
             now[0] += 60
             recorder.tell(ACCESS_GRANTS, GRANT, "Refused", "x", importance=Importance.WARNING)
             recorder.tell(ACCESS_GRANTS, GRANT, "Refused", "x", importance=Importance.WARNING)
-            await until(lambda: events(fake_kube)["x"]["count"] == 3)
+            await until(lambda: events(server)["x"]["count"] == 3)
             recorder.tell(ACCESS_GRANTS, GRANT, "Refused", "x", importance=Importance.WARNING)
-            await until(lambda: events(fake_kube)["x"]["count"] == 4)
+            await until(lambda: events(server)["x"]["count"] == 4)
             recorder.tell(ACCESS_GRANTS, GRANT, "Refused", "x")
             recorder.tell(ACCESS_GRANTS, GRANT, "Refused", "y")
-            await until(lambda: len(fake_kube.find("Event")) == 3)
+            await until(lambda: len(server.find("Event")) == 3)
 
     run(main())
-    event = next(one for one in fake_kube.find("Event") if one["count"] == 4)
+    event = next(one for one in server.find("Event") if one["count"] == 4)
     assert event["type"] == "Warning"
     assert event["firstTimestamp"] == "2026-11-18T11:06:40Z"
     assert event["lastTimestamp"] == "2026-11-18T11:07:40Z"
 
 
 def test_an_event_that_the_api_server_has_forgotten_is_made_anew(
-    fake_kube: FakeKube, tmp_path: Path
+    server: api_server.Kube, tmp_path: Path
 ) -> None:
     async def main() -> None:
-        async with recording(fake_kube, tmp_path) as recorder:
+        async with recording(server, tmp_path) as recorder:
             recorder.tell(ACCESS_GRANTS, GRANT, "Expired", "x")
-            await until(lambda: events(fake_kube))
-            fake_kube.delete("Event", events(fake_kube)["x"]["metadata"]["name"])
+            await until(lambda: events(server))
+            server.delete("Event", events(server)["x"]["metadata"]["name"])
             recorder.tell(ACCESS_GRANTS, GRANT, "Expired", "x")
-            await until(lambda: events(fake_kube))
-            assert events(fake_kube)["x"]["count"] == 1
+            await until(lambda: events(server))
+            assert events(server)["x"]["count"] == 1
 
     run(main())
 
 
 def test_an_object_that_is_told_about_without_end_falls_silent(
-    fake_kube: FakeKube, tmp_path: Path
+    server: api_server.Kube, tmp_path: Path
 ) -> None:
     now = [1_795_000_000.0]
     other = {"metadata": GRANT["metadata"] | {"uid": "4-5-6"}}
 
     async def main() -> None:
         async with recording(
-            fake_kube,
+            server,
             tmp_path,
             clock=lambda: now[0],
             allowance=Allowance(burst=3, interval=60_000),
@@ -127,16 +135,16 @@ def test_an_object_that_is_told_about_without_end_falls_silent(
             for number in range(10):
                 recorder.tell(ACCESS_GRANTS, GRANT, "Redeemed", f"by {number}")
             recorder.tell(ACCESS_GRANTS, other, "Redeemed", "by other")
-            await until(lambda: "by other" in events(fake_kube))
+            await until(lambda: "by other" in events(server))
             now[0] += 60
             for number in range(10, 20):
                 recorder.tell(ACCESS_GRANTS, GRANT, "Redeemed", f"by {number}")
             recorder.tell(ACCESS_GRANTS, other, "Redeemed", "by another")
-            await until(lambda: "by another" in events(fake_kube))
+            await until(lambda: "by another" in events(server))
 
     run(main())
     said = {"by 0", "by 1", "by 2", "by 10", "by other", "by another"}
-    assert set(events(fake_kube)) == said
+    assert set(events(server)) == said
 
 
 @pytest.mark.parametrize(
@@ -196,6 +204,22 @@ def test_telling_never_waits_and_events_arrive_later(
 
     run(main())
     assert len(fake_kube.find("Event")) == 2
+
+
+def test_an_event_whose_answer_was_lost_is_not_made_twice(
+    fake_kube: FakeKube, tmp_path: Path
+) -> None:
+    fake_kube.faults.reset(times=1, after=True)
+
+    async def main() -> None:
+        async with recording(fake_kube, tmp_path) as recorder:
+            recorder.tell(ACCESS_GRANTS, GRANT, "Expired", "x")
+            await until(lambda: recorder._remembered)
+            recorder.tell(ACCESS_GRANTS, GRANT, "Expired", "x")
+            await until(lambda: events(fake_kube)["x"]["count"] == 2)
+
+    run(main())
+    assert len(fake_kube.find("Event")) == 1
 
 
 def test_what_is_not_allowed_is_dropped_and_said_once(
@@ -259,16 +283,16 @@ def test_what_cannot_be_sent_soon_is_not_piled_up(
 
 
 def test_a_fault_of_ours_does_not_end_the_telling(
-    fake_kube: FakeKube, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: api_server.Kube, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
-        async with recording(fake_kube, tmp_path) as recorder:
+        async with recording(server, tmp_path) as recorder:
             with monkeypatch.context() as patched:
                 patched.setattr(recorder, "_body", lambda *_: 1 / 0)
                 recorder.tell(ACCESS_GRANTS, GRANT, "Redeemed", "by east")
                 await until(lambda: not recorder._waiting)
             recorder.tell(ACCESS_GRANTS, GRANT, "Redeemed", "by west")
-            await until(lambda: events(fake_kube))
+            await until(lambda: events(server))
 
     run(main())
-    assert set(events(fake_kube)) == {"by west"}
+    assert set(events(server)) == {"by west"}

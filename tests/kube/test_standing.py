@@ -3,10 +3,12 @@ from typing import Any
 
 import pytest
 
+from app.domain.access_grants import Told, read_told
 from app.domain.grants import State
 from app.domain.reach import Reach
 from app.domain.theft import SuspectedTheft
 from app.domain.times import rfc3339
+from app.kube.applier import Condition
 from app.kube.sites import Site
 from app.kube.standing import EDGE, Facts, Standing, standing, theft
 from app.services.cluster import Known, Signer
@@ -195,7 +197,22 @@ def test_that_it_has_ended_goes_before_what_could_be_mended() -> None:
     assert stands.fields["message"] == "All 2 redemptions are used"
 
 
-def test_what_is_wrong_with_the_spec_goes_before_all() -> None:
+@pytest.mark.parametrize(
+    "changes", [{"problem": "bad"}, {"site": replace(SITE, edge=True)}, {"reach": None}]
+)
+def test_a_revocation_is_told_whatever_else_is_wrong(changes: dict[str, Any]) -> None:
+    """A lost database finds it there again."""
+    known = a_known(grant=a_grant(revoked_at=NOW))
+    stands = standing(facts(known=known, **changes))
+    assert stands.fields["message"] == f"Revoked at {rfc3339(NOW)}"
+    assert read_told({"conditions": [vars_of(stands.conditions[2])]}) == Told(revoked_at=NOW)
+
+
+def vars_of(condition: Condition) -> dict[str, str]:
+    return {"type": condition.type, "message": condition.message}
+
+
+def test_what_is_wrong_with_the_spec_goes_before_what_is_missing() -> None:
     stands = standing(facts(problem="bad", reach=None, site=None, known=None))
     no = (False, "Error", "bad")
     assert said(stands)["Processed"] == said(stands)["Ready"] == no

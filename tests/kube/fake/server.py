@@ -210,6 +210,11 @@ class Server:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        # Those that were just being accepted have asked nothing yet; all ends in the next round.
+        loop: Any = asyncio.get_running_loop()
+        for transport in list(loop._transports.values()):
+            transport.abort()
+        await asyncio.sleep(0)
         self._transports.clear()
         self._watching.clear()
         self._silent.clear()
