@@ -207,6 +207,13 @@ class Stage:
         labels = {"touched": ambient.random_bytes(4).hex()}
         self.kube.patch("AccessGrant", name, {"metadata": {"labels": labels}}, namespace)
 
+    def settle(self) -> None:
+        """Wait until all that has happened so far was looked at, since what came later was."""
+        name = f"later-{ambient.random_bytes(4).hex()}"
+        self.grant(name)
+        self.redeem(self.ready(name))
+        self.found(lambda status: status["redemptions"] == 1, name)
+
     def redeem(self, grant: Object, code: str | None = None, **changes: Any) -> Redeemed:
         """Redeem by what the status of an AccessGrant tells, as another replica would."""
         asked: dict[str, Any] = {

@@ -309,8 +309,9 @@ def test_what_happened_before_it_led_is_shown_when_it_does(stage: Stage) -> None
 
 @pytest.mark.parametrize("when", ["at the beginning", "later"])
 def test_while_the_database_is_away_it_is_asked_again(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, when: str
+    fake_kube: FakeKube, fake_stage: Stage, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
+    stage = fake_stage
     asked: list[int] = []
     marks = Cluster.marks
 
@@ -333,6 +334,8 @@ def test_while_the_database_is_away_it_is_asked_again(
         stage.redeem(grant)
         stage.found(lambda status: status["redemptions"] == 1)
     assert len(asked) >= 4
+    # It did not have to begin anew.
+    assert len(fake_kube.requests.of(verb="list", resource="sites", user=USER)) == 1
 
 
 # The API server is away.

@@ -356,6 +356,8 @@ def test_an_issuer_that_ends_is_told_by_itself(stage: Stage) -> None:
     stage.grant(issuer="short-ca", redemptionsAllowed=2)
     grant = stage.ready()
     assert stage.redeem(grant).ordinal == 1
+    stage.found(lambda status: status["redemptions"] == 1)
+    stage.settle()
     stage.stand.clock.now += 1
     grant = stage.found(lambda status: status["status"] == "Error")
     assert "it expired at " in grant["status"]["message"]
@@ -368,6 +370,7 @@ def test_an_issuer_that_ends_is_told_by_itself(stage: Stage) -> None:
 def test_an_expired_grant_says_so_by_itself_and_stays_readable(stage: Stage) -> None:
     stage.grant(expirationWindow="1s")
     grant = stage.ready()
+    stage.settle()
     stage.stand.clock.now += 1
     ended = stage.found(lambda status: status["status"] == "Error")
     status = ended["status"]
