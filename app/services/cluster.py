@@ -185,6 +185,17 @@ class Cluster:
                 raise Broken(f"the grant {resource.uid} is not as it was just written")
             return known
 
+    def known(self, uid: str, *, told_until: int) -> Known | None:
+        """Tell of the grant of an AccessGrant as it is, whatever its resource asks for now.
+
+        None when there is none. `told_until` is as for `admit`.
+        """
+        with self.database.reading() as connection:
+            row, grant = rows.by_id(connection, uid), grant_rows.by_id(connection, uid)
+            if row is None or grant is None:
+                return None
+            return self._told(connection, row, grant, told_until)
+
     def revoke(self, namespace: str, name: str, *, but: str | None = None) -> int:
         """Revoke the grants of a resource that is gone, all `but` the one that is there now.
 
@@ -309,7 +320,7 @@ class Cluster:
     ) -> Known | None:
         """Read a grant; None when it is not there, or not as its resource asks for."""
         row = rows.by_id(connection, resource.uid)
-        grant = grant_rows.by_id(connection, resource.uid)
+        grant = None if row is None else grant_rows.by_id(connection, resource.uid)
         if row is None or grant is None:
             return None
         code = self._opened(row)
@@ -321,12 +332,17 @@ class Cluster:
             or (wanted.code is not None and wanted.code != code)
         ):
             return None
+        return self._told(connection, row, grant, told_until)
+
+    def _told(
+        self, connection: Connection, row: AccessGrantRow, grant: Grant, told_until: int
+    ) -> Known:
         told_until = min(max(told_until, 0), grant.spent)  # as the status says, so anything
         return Known(
             grant=grant,
-            code=code,
-            theft=suspected_in(connection, resource.uid),
-            redemptions=rows.redeemed_after(connection, resource.uid, told_until, _MOST_TOLD),
+            code=self._opened(row),
+            theft=suspected_in(connection, grant.id),
+            redemptions=rows.redeemed_after(connection, grant.id, told_until, _MOST_TOLD),
         )
 
     def _issuer_id(

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    and_,
+    bindparam,
     case,
     delete,
     exists,
@@ -246,11 +246,7 @@ def change(
 
 def by_id(connection: Connection, grant_id: str) -> AccessGrantRow | None:
     """What is kept of the AccessGrant of this UID."""
-    row = connection.execute(
-        select(access_grants, grants.c.issuer_id)
-        .join(grants, grants.c.id == access_grants.c.grant_id)
-        .where(access_grants.c.grant_id == grant_id)
-    ).first()
+    row = connection.execute(_BY_ID, {"of_grant": grant_id}).first()
     if row is None:
         return None
     return AccessGrantRow(
@@ -266,14 +262,7 @@ def by_id(connection: Connection, grant_id: str) -> AccessGrantRow | None:
 
 def standing(connection: Connection, namespace: str, name: str) -> Sequence[str]:
     """The ids of grants that stand for this resource, as long as it is not known to be gone."""
-    return list(
-        connection.scalars(
-            select(access_grants.c.grant_id)
-            .where(access_grants.c.namespace == namespace, access_grants.c.name == name)
-            .where(_has_resource())
-            .order_by(access_grants.c.grant_id)
-        )
-    )
+    return list(connection.scalars(_STANDING, {"of_namespace": namespace, "of_name": name}))
 
 
 def note_gone(connection: Connection, grant_id: str) -> None:
@@ -337,17 +326,38 @@ def redeemed_after(
     connection: Connection, grant_id: str, ordinal: int, limit: int
 ) -> Sequence[tuple[int, str, str, str]]:
     """Who redeemed a grant after a redemption: number, name, subject and address, in order."""
-    rows = connection.execute(
-        select(redemptions.c.ordinal, redemptions.c.name, redemptions.c.subject, redemptions.c.peer)
-        .where(and_(redemptions.c.grant_id == grant_id, redemptions.c.ordinal > ordinal))
-        .order_by(redemptions.c.ordinal)
-        .limit(limit)
-    )
+    found = {"of_grant": grant_id, "after": ordinal, "most": limit}
+    rows = connection.execute(_REDEEMED_AFTER, found)
     return [(row[0], row[1], row[2], row[3]) for row in rows]
 
 
 def _has_resource() -> ColumnElement[Any]:
     return func.length(access_grants.c.sealed_code) > 0
+
+
+# Built once: that takes longer than what the database does with them.
+_BY_ID: Final = (
+    select(access_grants, grants.c.issuer_id)
+    .join(grants, grants.c.id == access_grants.c.grant_id)
+    .where(access_grants.c.grant_id == bindparam("of_grant"))
+)
+_STANDING: Final = (
+    select(access_grants.c.grant_id)
+    .where(
+        access_grants.c.namespace == bindparam("of_namespace"),
+        access_grants.c.name == bindparam("of_name"),
+        _has_resource(),
+    )
+    .order_by(access_grants.c.grant_id)
+)
+_REDEEMED_AFTER: Final = (
+    select(redemptions.c.ordinal, redemptions.c.name, redemptions.c.subject, redemptions.c.peer)
+    .where(
+        redemptions.c.grant_id == bindparam("of_grant"), redemptions.c.ordinal > bindparam("after")
+    )
+    .order_by(redemptions.c.ordinal)
+    .limit(bindparam("most"))
+)
 
 
 def _with_id(name: str, grant_id: str) -> str:

@@ -10,11 +10,12 @@ from app.domain.audit import Act, Entry
 from app.store.schema import audit
 
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
+_ADD: Final = insert(audit)
 
 
 def add(connection: Connection, entry: Entry) -> None:
     """Append an entry."""
-    connection.execute(insert(audit).values(**values(entry)))
+    connection.execute(_ADD, values(entry))
 
 
 def values(entry: Entry) -> dict[str, object]:

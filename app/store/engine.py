@@ -2,18 +2,20 @@
 
 import contextlib
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from sqlalchemy import Connection, Engine, Inspector, inspect, select, text
 
-from app.errors import Broken, GrantServerError, Invalid, Misconfigured
+from app.errors import Broken, GrantServerError, Invalid, Misconfigured, Unavailable
 from app.store import schema
 from app.store.sqlite import Purpose, Sqlite
 
 __all__ = ["Connection", "Database", "open_database"]
 
+_TURN_SECONDS: Final = 5.0  # as long as one waits for the writer of another process
 CONNECTIONS: Final = 5  # of a pool, when nothing else is said
 _MIGRATIONS: Final = Path(__file__).parent.parent.parent / "migrations"
 _FOREIGN: Final = "restore it from a backup, or give this program a database of its own"
@@ -58,6 +60,9 @@ class Database:
         self.backend: Final = _backend(url, connections, make=make)
         self.name: Final = self.backend.name
         self._engine = self.backend.engine
+        # Whoever finds SQLite locked sleeps a while before it looks again. Threads of one process
+        # need not: they take turns, and the next one begins at once.
+        self._turn = threading.Lock()
 
     @property
     def sqlite(self) -> Sqlite:
@@ -84,7 +89,7 @@ class Database:
         but for what the ledger does. Raises Conflict when a constraint says no, Unavailable when
         the database does not serve us.
         """
-        with self._changing("writing") as connection:
+        with self._its_turn(), self._changing("writing") as connection:
             yield connection
 
     def check_in_place(self) -> None:
@@ -149,6 +154,15 @@ class Database:
             connection = plain.execution_options(**self.backend.options(purpose))
             with connection.begin():
                 yield connection
+
+    @contextlib.contextmanager
+    def _its_turn(self) -> Iterator[None]:
+        if not self._turn.acquire(timeout=_TURN_SECONDS):
+            raise Unavailable("the database is busy with other writes of this process")
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:

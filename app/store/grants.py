@@ -4,8 +4,20 @@ Spending is not here: the ledger alone does it.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
-from sqlalchemy import Connection, Row, Select, case, delete, func, insert, select, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    Select,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from app.domain.grants import Grant, Redemption, State
 from app.store.schema import authorities, grants, redemptions, sites
@@ -14,21 +26,20 @@ from app.store.schema import authorities, grants, redemptions, sites
 def add(connection: Connection, grant: Grant) -> None:
     """Insert a grant; conflicts when its site has one of this name already."""
     connection.execute(
-        insert(grants).values(
-            id=grant.id,
-            site_id=select(sites.c.id).where(sites.c.name == grant.site).scalar_subquery(),
-            name=grant.name,
-            concealed_code=grant.concealed_code,
-            issuer_id=select(authorities.c.id)
-            .where(authorities.c.name == grant.issuer)
-            .scalar_subquery(),
-            allowed=grant.allowed,
-            spent=grant.spent,
-            cost=grant.cost,
-            created_at=grant.created_at,
-            expires_at=grant.expires_at,
-            revoked_at=grant.revoked_at,
-        )
+        _ADD,
+        {
+            "id": grant.id,
+            "site": grant.site,
+            "name": grant.name,
+            "concealed_code": grant.concealed_code,
+            "issuer": grant.issuer,
+            "allowed": grant.allowed,
+            "spent": grant.spent,
+            "cost": grant.cost,
+            "created_at": grant.created_at,
+            "expires_at": grant.expires_at,
+            "revoked_at": grant.revoked_at,
+        },
     )
 
 
@@ -47,7 +58,7 @@ def matching(
 
 def by_id(connection: Connection, grant_id: str) -> Grant | None:
     """The grant of this id."""
-    row = connection.execute(_query().where(grants.c.id == grant_id)).first()
+    row = connection.execute(_BY_ID, {"grant_id": grant_id}).first()
     return None if row is None else _grant(row)
 
 
@@ -110,6 +121,23 @@ def _query() -> Select[tuple[object, ...]]:
         .join(sites, grants.c.site_id == sites.c.id)
         .outerjoin(authorities, grants.c.issuer_id == authorities.c.id)
     )
+
+
+# Built once: that takes longer than what the database does with them.
+_BY_ID: Final = _query().where(grants.c.id == bindparam("grant_id"))
+_ADD: Final = insert(grants).values(
+    {
+        column.name: bindparam(column.name)
+        for column in grants.c
+        if column.name not in {"site_id", "issuer_id"}
+    }
+    | {
+        "site_id": select(sites.c.id).where(sites.c.name == bindparam("site")).scalar_subquery(),
+        "issuer_id": select(authorities.c.id)
+        .where(authorities.c.name == bindparam("issuer"))
+        .scalar_subquery(),
+    }
+)
 
 
 def _grant(row: Row[tuple[object, ...]]) -> Grant:

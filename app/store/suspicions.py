@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import Connection, exists, insert, select, update
+from sqlalchemy import Connection, bindparam, exists, insert, select, update
 
 from app.domain.grants import Redemption
 from app.domain.theft import Suspicion
@@ -12,6 +12,13 @@ from app.store.schema import grants, redemptions, suspicions
 
 MOST: Final = 20
 """Of each grant: whoever has its code must not be able to fill the disk."""
+
+
+_OF_GRANT: Final = (
+    select(suspicions)
+    .where(suspicions.c.grant_id == bindparam("of_grant"))
+    .order_by(suspicions.c.id)
+)
 
 
 def add(connection: Connection, later: Suspicion) -> Redemption | None:
@@ -52,9 +59,7 @@ def add(connection: Connection, later: Suspicion) -> Redemption | None:
 
 def of_grant(connection: Connection, grant_id: str) -> Sequence[Suspicion]:
     """The suspicions of a grant, the first one first."""
-    rows = connection.execute(
-        select(suspicions).where(suspicions.c.grant_id == grant_id).order_by(suspicions.c.id)
-    )
+    rows = connection.execute(_OF_GRANT, {"of_grant": grant_id})
     return [
         Suspicion(
             grant_id=row.grant_id, at=row.at, name=row.name, subject=row.subject, peer=row.peer

@@ -772,15 +772,18 @@ def test_a_revoked_grant_stays_as_it_is_whatever_its_resource_says(
 
 
 def test_a_grant_that_is_revoked_while_it_is_changed_is_not_changed(
-    stand: Stand, west: Cluster
+    request: pytest.FixtureRequest, stand: Stand, west: Cluster
 ) -> None:
     admit(west)
     begun: list[str] = []
+    kind = request.node.callspec.params["database"]
+    other_process = Database(request.getfixturevalue(f"{kind}_url"))
+    request.addfinalizer(other_process.close)
 
     def revoke_before(_c: object, _cursor: object, statement: str, *_: object) -> None:
         if not begun and statement.startswith(("BEGIN IMMEDIATE", "SELECT pg_advisory")):
             begun.append(statement)
-            grants.revoke(stand.database, GRANT_ID, actor="cli:test", now=NOW + 1)
+            grants.revoke(other_process, GRANT_ID, actor="cli:test", now=NOW + 1)
 
     event.listen(stand.database._engine, "before_cursor_execute", revoke_before)
     known = admit(west, redemptionsAllowed=9, code="another code")
