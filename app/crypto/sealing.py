@@ -1,7 +1,8 @@
 """Sealing: what must not be read in the database is encrypted under a key from a file beside it.
 
 The key file
-    Text, mode 0600. One key on each line, blank lines and lines that begin with # are skipped:
+    Text, mode 0600, or a Secret as a pod is shown it. One key on each line, blank lines and lines
+    that begin with # are skipped:
 
         <version>:<key id>:<key>
         1:3f9a2c10:q0Zt...=
@@ -164,13 +165,23 @@ def _read(path: Path) -> bytes:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise Misconfigured([f"the sealing key file {path} is not a regular file"])
-        if status.st_mode & _OTHERS:
+        if _open_to_others(status):
             raise Misconfigured(
                 [f"the sealing key file {path} is open to group or others: chmod 600 {path}"]
             )
         return os.read(descriptor, _MAX_FILE_BYTES + 1)
     finally:
         os.close(descriptor)
+
+
+def _open_to_others(status: os.stat_result) -> bool:
+    """Tell whether somebody beside us can touch the file.
+
+    A file of root's that our group may read is ours alone: so a pod is shown a Secret, by the group
+    that nobody but the pod is in (`fsGroup`). Whoever is root itself needs no group for it.
+    """
+    shown_by_root = status.st_uid == 0 and os.geteuid() != 0
+    return bool(status.st_mode & _OTHERS & ~(stat.S_IRGRP if shown_by_root else 0))
 
 
 def _parse(path: Path, text: bytes) -> dict[str, bytes]:

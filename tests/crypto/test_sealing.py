@@ -1,3 +1,4 @@
+import os
 import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -172,6 +173,27 @@ def test_a_file_that_others_may_touch_is_refused_with_the_cure(tmp_path: Path, m
     with pytest.raises(Misconfigured) as caught:
         load_or_create(path, random_bytes)
     assert f"chmod 600 {path}" in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file of root's")
+@pytest.mark.parametrize("mode", [0o440, 0o640])
+def test_a_secret_that_a_pod_is_shown_is_used_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    path = key_file(tmp_path, generate_line(random_bytes), mode=mode)
+    monkeypatch.setattr(os, "geteuid", lambda: 65532)
+    assert len(load_or_create(path, random_bytes).keys) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file of root's")
+@pytest.mark.parametrize("mode", [0o444, 0o460, 0o450])
+def test_a_file_of_roots_that_more_than_our_group_may_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    path = key_file(tmp_path, generate_line(random_bytes), mode=mode)
+    monkeypatch.setattr(os, "geteuid", lambda: 65532)
+    with pytest.raises(Misconfigured):
+        load_or_create(path, random_bytes)
 
 
 def damaged(line: str) -> str:
