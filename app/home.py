@@ -13,8 +13,10 @@ from app import ambient
 from app.crypto.sealing import Keyring, load_or_create
 from app.domain.reach import Reach
 from app.errors import Misconfigured, Unavailable
-from app.services import authorities, reach
-from app.settings import Settings
+from app.services import authorities, rotation
+from app.services.certificate_files import CertificateFiles
+from app.services.serving import Source
+from app.settings import DEFAULT_URL, Settings
 from app.store.engine import Database, open_database
 
 _CODE_PURPOSE: Final = "codes of grants"
@@ -35,9 +37,36 @@ class Home:
     code_keys: Mapping[str, bytes] = field(repr=False)
     answer_salts: Mapping[str, bytes] = field(repr=False)
 
+    @property
+    def source(self) -> Source:
+        """Where it is looked for what the listener serves, and how it is reached.
+
+        Raises Misconfigured for settings that do not go together.
+        """
+        settings = self.settings
+        return Source(
+            database=self.database,
+            keyring=self.keyring,
+            url="" if settings.reach.url == DEFAULT_URL else settings.reach.url,
+            # Nobody elsewhere could reach what stands there when no address is given.
+            fallback="" if settings.kubernetes.namespaces else DEFAULT_URL,
+            hosts=settings.reach.hosts,
+            files=_certificate_files(settings),
+            secret=settings.tls.secret,
+            clock=ambient.utc_now,
+            random_bytes=ambient.random_bytes,
+        )
+
     def reach(self) -> Reach:
-        """What tokens carry: the base URL and the server's CA."""
-        return reach.current(self.database, self.settings.reach.url)
+        """What tokens carry: the base URL, and the CA that clients have to trust.
+
+        Raises Unavailable, with what is waited for, while nobody knows; Misconfigured when the
+        file of the CA cannot be used.
+        """
+        reach, waiting = self.source.way()
+        if reach is None:
+            raise Unavailable(waiting)
+        return reach
 
 
 def open_home(settings: Settings) -> Home:
@@ -62,6 +91,42 @@ def open_home(settings: Settings) -> Home:
         keyring=keyring,
         code_keys=keyring.derive(_CODE_PURPOSE),
         answer_salts=keyring.derive(_ANSWER_PURPOSE),
+    )
+
+
+def _certificate_files(settings: Settings) -> CertificateFiles | None:
+    """Name the files that hold the listener's certificate; None where none do.
+
+    Raises Misconfigured for settings that do not go together.
+    """
+    tls, problem = settings.tls, ""
+    certificate, key = tls.certificate_file, tls.key_file
+    given = [path for path in (certificate, key, tls.ca_file) if path is not None]
+    if given and (certificate is None or key is None):
+        problem = (
+            "GRANTSERVER_TLS_CERTIFICATE_FILE and GRANTSERVER_TLS_KEY_FILE go together, and "
+            "GRANTSERVER_TLS_CA_FILE only with both"
+        )
+    elif given and tls.secret:
+        problem = (
+            "the server's certificate comes from files or from a Secret: set "
+            "GRANTSERVER_TLS_CERTIFICATE_FILE or GRANTSERVER_TLS_SECRET, not both"
+        )
+    elif tls.secret and not settings.kubernetes.namespaces:
+        problem = "GRANTSERVER_TLS_SECRET needs GRANTSERVER_KUBERNETES_NAMESPACES"
+    if problem:
+        raise Misconfigured([problem])
+    if certificate is None or key is None:
+        return None
+    return CertificateFiles(certificate=certificate, key=key, ca=tls.ca_file)
+
+
+def rotation_times(settings: Settings) -> rotation.Times:
+    """How long the steps of a rotation are apart from each other."""
+    return rotation.Times(
+        wait_seconds=settings.certificates.rotation_wait_seconds,
+        lifetime_seconds=settings.certificates.lifetime_seconds,
+        retry_seconds=settings.grants.retry_window_seconds,
     )
 
 

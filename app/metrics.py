@@ -16,6 +16,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from app.domain.grants import State
+from app.domain.self_check import Outcome
 from app.errors import Lack, Reason
 
 _log = logging.getLogger(__name__)  # which app.logs writes out; the two do not know each other
@@ -123,6 +124,18 @@ _EXPIRY: Final = _About(
     "UTC seconds at which the certificate ends; NaN while there is none. "
     "site_authorities_soonest is the first site authority to end.",
 )
+_SELF_CHECK: Final = _About(
+    "grantserver_self_check",
+    "gauge",
+    ("outcome",),
+    "1 for what came of dialling our own public address last, 0 for all else.",
+)
+_SELF_CHECKED: Final = _About(
+    "grantserver_last_self_check_timestamp_seconds",
+    "gauge",
+    (),
+    "UTC seconds at which our own public address was last looked at; NaN before it was.",
+)
 _BUILD: Final = _About(
     "grantserver_build_info", "gauge", ("version",), "Always 1; the version is in the label."
 )
@@ -140,6 +153,8 @@ _ALL: Final = (
     _PRUNED,
     _SWEPT,
     _EXPIRY,
+    _SELF_CHECK,
+    _SELF_CHECKED,
     _BUILD,
 )
 
@@ -171,8 +186,9 @@ class Metrics:
     ) -> None:
         # First, so that `count_grants` may tell when certificates end for the same scrape.
         registry.register(_GrantsByState(count_grants))
+        together: Collector | None = None
         if worker is not None:
-            registry = _counting_together(registry, worker)
+            together, registry = _counting_together(registry, worker)
         self._redemptions = Counter(_REDEMPTIONS.name, _REDEMPTIONS.meaning, registry=registry)
         refusals = Counter(_REFUSALS.name, _REFUSALS.meaning, _REFUSALS.labels, registry=registry)
         reasons: tuple[Reason | Lack | Trouble, ...] = (*Reason, *Lack, *Trouble)
@@ -202,6 +218,19 @@ class Metrics:
         self._expiry = {which: expiry.labels(which.value) for which in Certificate}
         for one in self._expiry.values():
             _begin_unknown(one)
+        looks = Gauge(
+            *(_SELF_CHECK.name, _SELF_CHECK.meaning, _SELF_CHECK.labels),
+            registry=registry,
+            multiprocess_mode="max",  # one of the workers looks, the others stay at 0
+        )
+        self._looks = {outcome: looks.labels(outcome.value) for outcome in Outcome}
+        self._every_look: Collector = together or looks
+        self._looked = Gauge(
+            *(_SELF_CHECKED.name, _SELF_CHECKED.meaning),
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        _begin_unknown(self._looked)
         build = Gauge(
             *(_BUILD.name, _BUILD.meaning, _BUILD.labels),
             registry=registry,
@@ -247,13 +276,36 @@ class Metrics:
         # NaN compares as false, so that an alert on "ends soon" stays quiet; 0 would set it off.
         self._expiry[which].set(nan if at is None else at)
 
+    def looked(self, outcome: Outcome, at: int | None) -> None:
+        """Tell what came of dialling our own address, and when, in UTC seconds; None: not yet."""
+        for one, gauge in self._looks.items():
+            gauge.set(one is outcome)
+        if at is not None:
+            self._looked.set(at)
 
-def _counting_together(registry: CollectorRegistry, worker: int) -> CollectorRegistry:
-    """Have `registry` show the counts of all workers; give the one that this worker's belong to."""
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    def last_look(self) -> Outcome:
+        """What came of dialling our own address last, whichever of the workers did it.
+
+        It may read the counts of all workers, so it belongs into a thread.
+        """
+        for family in self._every_look.collect():
+            for sample in family.samples:
+                if sample.name == _SELF_CHECK.name and sample.value:
+                    return Outcome(sample.labels["outcome"])
+        return Outcome.UNKNOWN
+
+
+def _counting_together(
+    registry: CollectorRegistry, worker: int
+) -> tuple[Collector, CollectorRegistry]:
+    """Have `registry` show the counts of all workers.
+
+    Gives what collects them, and the registry that those of this worker belong to.
+    """
+    together = MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     # By number and not by process id: no file is left of one that died, nor is a count lost.
     values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
-    return CollectorRegistry()
+    return together, CollectorRegistry()
 
 
 def _begin_unknown(gauge: Gauge) -> None:

@@ -1,23 +1,38 @@
 """Post a code to a grant's URL, or ask what is left of it, as the wire contract asks of a client.
 
 Only what the server's answer looks like on the wire is judged here: what is in it is the caller's.
+So is whose certificate is shown to one who only looks.
 """
 
 import asyncio
+import contextlib
+import socket
 import ssl
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from http import HTTPMethod, HTTPStatus
 from typing import Final
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
+from app.domain.self_check import Misfit
 from app.errors import Invalid, Unavailable
 
 TIME_LIMIT_SECONDS: Final = 10.0  # for everything, from the name look-up to the end of the body
 LONGEST_BODY_BYTES: Final = 1024 * 1024
+_TLS_1_3: Final = "TLSv1.3"
+_Found = tuple[
+    socket.AddressFamily,
+    socket.SocketKind,
+    int,
+    str,
+    tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes],
+]
+"""What `socket.getaddrinfo` gives; the last of it is the address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +45,23 @@ class Answer:
     status: int
     reason: str
     body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """What a server shows to a client that has nothing to tell it.
+
+    `certificate_pem` is the certificate that it showed of itself, empty where none was seen;
+    `old_tls` tells that it was shown in a version before TLS 1.3. Where a client does not take
+    it, `misfit` says why. `answer` is what was said to a GET, which is sent to a server that is
+    taken and to no other; without an answer, `trouble` says in words what happened.
+    """
+
+    certificate_pem: bytes = b""
+    old_tls: bool = False
+    misfit: Misfit | None = None
+    answer: Answer | None = None
+    trouble: str = ""
 
 
 async def post_code(
@@ -54,7 +86,7 @@ async def post_code(
         for field, value in (("name", name), ("subject", subject))
         if value is not None
     }
-    return await _ask(HTTPMethod.POST, url, headers, code, ca_pem, seconds)
+    return await _ask(HTTPMethod.POST, _target(url), headers, code, _context(ca_pem), seconds)
 
 
 async def inspect(
@@ -72,7 +104,35 @@ async def inspect(
     if not credentials:
         raise Invalid("code", "it is empty")
     headers = {"Authorization": f"Bearer {credentials}"}
-    return await _ask(HTTPMethod.GET, url, headers, None, ca_pem, seconds)
+    return await _ask(HTTPMethod.GET, _target(url), headers, None, _context(ca_pem), seconds)
+
+
+async def look(url: str, *, ca_pem: bytes, seconds: float) -> Sight:
+    """See what a server shows at `url`, and whether a client that trusts `ca_pem` takes it.
+
+    Whoever is not taken is not sent a byte beyond a handshake: a second one then, which trusts
+    anybody and speaks TLS 1.2 as well, tells whose certificate it is. Both together have
+    `seconds`. Raises Invalid("url" | "ca", …) before anything is sent, and nothing else.
+    """
+    target, context = _target(url), _context(ca_pem)
+    shown = _note_what_is_shown(context)
+    deadline = asyncio.get_running_loop().time() + seconds
+    try:
+        answer = await _ask(HTTPMethod.GET, target, {}, None, context, seconds)
+    except (Invalid, Unavailable) as error:
+        if shown:
+            return replace(shown[-1], trouble=str(error))
+        cause = error.__cause__
+        if isinstance(cause, aiohttp.ClientConnectorCertificateError):
+            seen = await _see_anybody(target, deadline)
+            what = f"shows a certificate that no client takes ({_verdict(cause)})"
+            return replace(seen, misfit=_misfit(cause), trouble=f"{_where(target)} {what}")
+        if isinstance(cause, aiohttp.ClientConnectorError) and isinstance(
+            cause.os_error, ssl.SSLError | ConnectionResetError
+        ):
+            return replace(await _see_anybody(target, deadline), trouble=str(error))
+        return Sight(trouble=str(error))
+    return replace(shown[-1], answer=answer)
 
 
 def was_not_sent(error: Unavailable) -> bool:
@@ -85,15 +145,13 @@ def was_not_sent(error: Unavailable) -> bool:
 
 async def _ask(
     method: HTTPMethod,
-    url: str,
+    target: URL,
     headers: Mapping[str, str],
     body: bytes | None,
-    ca_pem: bytes,
+    context: ssl.SSLContext,
     seconds: float,
 ) -> Answer:
-    target = _target(url)
-    context = _context(ca_pem)
-    where = f"{target.host_subcomponent}:{target.port}"
+    where = _where(target)
 
     async def once(
         request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
@@ -110,7 +168,7 @@ async def _ask(
         async with (
             asyncio.timeout(seconds),
             aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=context, force_close=True),
+                connector=aiohttp.TCPConnector(ssl=context, force_close=True, resolver=_Resolver()),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(),  # its own would be rounded up to whole seconds
                 trust_env=False,
@@ -149,10 +207,112 @@ async def _whole_body(response: aiohttp.ClientResponse, where: str) -> bytes:
     return bytes(body)
 
 
+async def _see_anybody(target: URL, deadline: float) -> Sight:
+    """Shake hands with whoever is there, and say no more; it may be that nobody does."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    shown = _note_what_is_shown(context)
+    host, port = target.raw_host or "", target.port or 0  # `_target` has seen to both
+    with contextlib.suppress(OSError):
+        async with asyncio.timeout_at(deadline):
+            for *_, address in await _look_up(host, port):
+                with contextlib.suppress(OSError):
+                    transport, _ = await asyncio.get_running_loop().create_connection(
+                        asyncio.Protocol,
+                        str(address[0]),
+                        port,
+                        ssl=context,
+                        server_hostname=host.rstrip("."),
+                    )
+                    transport.abort()
+                    break
+    return shown[-1] if shown else Sight()
+
+
+def _note_what_is_shown(context: ssl.SSLContext) -> list[Sight]:
+    """Have a context note what it sees of every server with which it has shaken hands."""
+    shown: list[Sight] = []
+
+    class Handshake(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            super().do_handshake()  # raises until it is done
+            certificate = self.getpeercert(binary_form=True)
+            if certificate is not None:
+                pem = ssl.DER_cert_to_PEM_cert(certificate).encode()
+                shown.append(Sight(certificate_pem=pem, old_tls=self.version() != _TLS_1_3))
+
+    context.sslobject_class = Handshake
+    return shown
+
+
+class _Resolver(AbstractResolver):
+    """Looks names up; the library's own way could hold up the end of the process."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address[0]),
+                port=port,
+                family=found,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for found, _, protocol, _, address in await _look_up(
+                host, port, family, flags=socket.AI_ADDRCONFIG
+            )
+        ]
+
+    async def close(self) -> None:
+        """Nothing is kept."""
+
+
+async def _look_up(
+    host: str, port: int, family: socket.AddressFamily = socket.AF_UNSPEC, *, flags: int = 0
+) -> Sequence[_Found]:
+    """Find the addresses of a name in a daemon thread: nothing can break a look-up off.
+
+    Where DNS is silent it takes the better part of a minute, and a pool of threads would be waited
+    for when the process ends. Raises what `socket.getaddrinfo` raises.
+    """
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[Sequence[_Found]] = loop.create_future()
+
+    def tell(addresses: Sequence[_Found], error: OSError | None) -> None:
+        if found.done():  # nobody waits any more
+            return
+        if error is None:
+            found.set_result(addresses)
+        else:
+            found.set_exception(error)
+
+    def run() -> None:
+        addresses: Sequence[_Found] = ()
+        trouble = None
+        try:
+            addresses = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, flags)
+        except OSError as error:
+            trouble = error
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(tell, addresses, trouble)
+
+    threading.Thread(target=run, name="look-up", daemon=True).start()
+    return await found
+
+
+def _where(target: URL) -> str:
+    return f"{target.host_subcomponent}:{target.port}"
+
+
 def _target(url: str) -> URL:
     try:
         target = URL(url)
         port = target.port
+        (target.raw_host or "").encode("idna")  # what the resolver does, which raises anything
     except ValueError as error:
         raise Invalid("url", "token url is not a URL") from error
     if target.scheme != "https":
@@ -193,9 +353,17 @@ def _phrase(status: int) -> str:
 
 
 def _not_vouched_for(error: aiohttp.ClientConnectorCertificateError) -> str:
-    why = getattr(error.certificate_error, "verify_message", "") or "no reason given"
-    what = f"shows a certificate that the token's CA does not vouch for ({why})"
+    what = f"shows a certificate that the token's CA does not vouch for ({_verdict(error)})"
     return f"{what}; the code was not sent"
+
+
+def _verdict(error: aiohttp.ClientConnectorCertificateError) -> str:
+    return getattr(error.certificate_error, "verify_message", "") or "no reason given"
+
+
+def _misfit(error: aiohttp.ClientConnectorCertificateError) -> Misfit:
+    """Sort what OpenSSL says; it looks at trust first, then at the name, then at the time."""
+    return _MISFITS.get(getattr(error.certificate_error, "verify_code", 0), Misfit.TRUST)
 
 
 def _what_happened(error: Exception, seconds: float) -> str:
@@ -211,6 +379,13 @@ def _what_happened(error: Exception, seconds: float) -> str:
     why = cause.strerror if isinstance(cause, OSError) else None
     return f"cannot be reached ({why or type(error).__name__})"
 
+
+_MISFITS: Final = {  # by the numbers of openssl/x509_vfy.h, as `openssl verify` tells them
+    9: Misfit.TIME,  # not yet valid
+    10: Misfit.TIME,  # has expired
+    62: Misfit.NAME,  # host name
+    64: Misfit.NAME,  # IP address
+}
 
 _TROUBLES: Final[tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...]] = (
     (aiohttp.ClientConnectorDNSError, "has no address: the host name is not known"),

@@ -7,8 +7,9 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -17,32 +18,24 @@ from prometheus_client import CollectorRegistry
 from app import __version__, ambient, logs
 from app.domain.grants import State
 from app.domain.limits import Allowance
-from app.errors import Unavailable
-from app.home import Home, open_home
+from app.home import Home, open_home, rotation_times
 from app.metrics import Certificate, Metrics
-from app.services import reach, standing
-from app.services.cluster import Cluster
+from app.services import rotation, standing
 from app.services.housekeeping import Housekeeping, Keep, Sweeper
 from app.services.issuance import Issuance, Policy
 from app.services.limits import GrantLocks, PeerLimits
 from app.services.redemption import Redeemer
+from app.services.self_check import SelfCheck, Target
+from app.services.serving import Keeper, Served
 from app.services.theft import TheftAlarm
-from app.settings import (
-    DEFAULT_URL,
-    EVERY_NAMESPACE,
-    Address,
-    Listen,
-    ProxyProtocol,
-    Settings,
-)
+from app.settings import Address, Listen, ProxyProtocol, Settings
 from app.store.ledgers import open_ledger
 from app.web import listeners, ops, tls
 from app.web.proxies import Proxies
 from app.web.redemption import RedemptionApp, request_ids
 
 if TYPE_CHECKING:
-    from app.kube.client import Kube
-    from app.kube.controller import Controller
+    from app.in_cluster import InCluster
 
 GRACE_SECONDS: Final = 15.0
 """What is under way when the server stops has so long: a client gives up after 10 s."""
@@ -60,10 +53,11 @@ def run(settings: Settings) -> None:
     set_up(settings)
 
     async def until_told_to_stop() -> None:
-        stop = asyncio.Event()
+        loop, stop, look = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await serve(settings, stop=stop)
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, look.set)
+        await serve(settings, stop=stop, look=look)
 
     listeners.run(until_told_to_stop)
 
@@ -111,23 +105,23 @@ def bind(settings: Settings) -> Sockets:
     )
 
 
-def prepare(settings: Settings) -> None:
+def prepare(settings: Settings) -> Served:
     """Make all that a first start makes, so that workers find it. Raises as `run` does."""
     home = open_home(settings)
     try:
-        _certificate(home)
+        return _keeper(home).current
     finally:
         home.database.close()
 
 
-def tell_ready(settings: Settings, addresses: Addresses, **further: int) -> None:
+def tell_ready(settings: Settings, addresses: Addresses, served: Served, **further: int) -> None:
     """Say in the log that the server accepts, and where."""
     logs.get_logger(_NAME).info(
         "ready",
         version=__version__,
         redemption=str(Address(*addresses.redemption)),
         ops=str(Address(*addresses.ops)),
-        reach=settings.reach.url,
+        reach=served.waiting if served.reach is None else served.reach.url,
         data=str(settings.data.dir),
         **further,
     )
@@ -139,18 +133,19 @@ async def serve(
     stop: asyncio.Event,
     started: Callable[[Addresses], None] | None = None,
     worker: Worker | None = None,
+    look: asyncio.Event | None = None,
 ) -> None:
     """Build the server, serve until `stop` is set, and take it down in order.
 
     `started` is called once, when both listeners accept. A `worker` leaves it to others to say
-    in the log when the server comes and goes. Raises as `run` does.
+    in the log when the server comes and goes. Whenever `look` is set, the server looks at its
+    certificate and its addresses at once. Raises as `run` does.
     """
     log = logs.get_logger(_NAME)
     sockets = bind(settings) if worker is None else worker.sockets
 
     home = open_home(settings)
-    certificate = _certificate(home)
-    context = tls.server_context(certificate.certificate_pem, certificate.key_pem)
+    keeper = _keeper(home, look)
 
     registry = CollectorRegistry()
 
@@ -165,7 +160,7 @@ async def serve(
         count_grants=survey,
         worker=None if worker is None else worker.number,
     )
-    metrics.certificate_ends(Certificate.SERVER, certificate.not_after)
+    metrics.certificate_ends(Certificate.SERVER, keeper.current.not_after)
 
     ledger = open_ledger(
         home.database,
@@ -203,11 +198,6 @@ async def serve(
         random_bytes=ambient.random_bytes,
     )
 
-    def certificate_is_good() -> None:
-        if ambient.utc_now() >= certificate.not_after:
-            raise Unavailable("the server certificate has ended: restart the server")
-
-    connections = settings.limits.connections
     redemption_listener = listeners.Listener(
         RedemptionApp(
             redeemer=redeemer,
@@ -222,9 +212,9 @@ async def serve(
             request_ids=request_ids(ambient.random_bytes),
         ),
         sockets.redemption,
-        context=context,
+        context=_context(keeper.current),
         limits=listeners.Limits(
-            max_connections=connections if worker is None else worker.portion(connections),
+            max_connections=_portion(settings.limits.connections, worker),
             handshake_seconds=settings.limits.handshake_seconds,
             request_seconds=settings.limits.request_seconds,
         ),
@@ -235,8 +225,9 @@ async def serve(
             registry=registry,
             checks={
                 "database": lambda: standing.check_writable(home.database, ambient.utc_now()),
-                "certificate": certificate_is_good,
+                "certificate": keeper.check_valid,
             },
+            details={"public_address": lambda: metrics.last_look().value},
         ),
         sockets.ops,
         limits=_OPS_LIMITS,
@@ -253,13 +244,31 @@ async def serve(
             clock=ambient.utc_now,
         ),
         every_seconds=settings.housekeeping.interval_seconds,
+        advance=lambda: rotation.advance(
+            home.database, times=rotation_times(settings), now=ambient.utc_now()
+        ),
         monotonic=ambient.monotonic,
         log=logs.get_logger("housekeeping"),
         on_pruned=metrics.pruned,
         on_swept=lambda: metrics.swept(ambient.utc_now()),
     )
 
-    kubernetes = _Kubernetes(home, await _kube(settings))
+    self_check = SelfCheck(
+        lambda: _target(keeper.current),
+        clock=ambient.utc_now,
+        log=logs.get_logger("self-check"),
+        on_look=metrics.looked,
+    )
+
+    def serve_with(served: Served) -> None:
+        redemption_listener.secure(_context(served))
+        metrics.certificate_ends(Certificate.SERVER, served.not_after)
+        self_check.check_soon()
+
+    keeper.on_change(serve_with)
+
+    first = worker is None or worker.number == 0  # one of them is enough
+    cluster = await _cluster(home, keeper) if first else None
 
     await redemption_listener.start()
     await ops_listener.start()
@@ -267,85 +276,47 @@ async def serve(
     tell = log.debug
     if worker is None:
         tell = log.info
-        tell_ready(settings, addresses)
+        tell_ready(settings, addresses, keeper.current)
     if started is not None:
         started(addresses)
-    if worker is None or worker.number == 0:  # one of them is enough
+    tasks = [asyncio.create_task(keeper.run())]
+    if first:
         housekeeping.start()
-        kubernetes.start()
+        tasks.append(asyncio.create_task(self_check.run()))
+    if cluster is not None:
+        tasks.append(asyncio.create_task(cluster.run()))
     await stop.wait()
 
     tell("stopping")
-    await kubernetes.stop()
+    await _end(tasks)
     await redemption_listener.stop(GRACE_SECONDS)
     await asyncio.to_thread(housekeeping.stop)
-    await ledger.close()
-    await thefts.close()
-    await locks.close()
+    for one in (ledger, thefts, locks):
+        await one.close()
     await ops_listener.stop(1.0)
     home.database.close()
     tell("stopped")
 
 
-async def _kube(settings: Settings) -> "Kube | None":
-    """The way to the API server; None where Kubernetes is turned off."""
-    kubernetes = settings.kubernetes
-    if not kubernetes.namespaces:
+async def _cluster(home: Home, keeper: Keeper) -> "InCluster | None":
+    """What is to be done in a cluster; None where Kubernetes is turned off."""
+    if not home.settings.kubernetes.namespaces:
         return None
     # Imported here: it costs 55 MiB, which those who are not on Kubernetes keep.
-    from app.kube.opening import open_kube  # noqa: PLC0415
+    from app.in_cluster import InCluster  # noqa: PLC0415
 
-    host, port = kubernetes.api
-    return await open_kube(kubernetes.kubeconfig, host=host, port=port)
+    return await InCluster.open(home, keeper)
 
 
-class _Kubernetes:
-    """The serving of AccessGrants beside that of claims; nothing where Kubernetes is turned off."""
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
 
-    def __init__(self, home: Home, kube: "Kube | None") -> None:
-        self._home = home
-        self._kube = kube
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        if self._kube is not None:
-            self._task = asyncio.create_task(self._controller(self._kube).run())
-
-    async def stop(self) -> None:
-        """Give the Lease back, and end all connections."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-        if self._kube is not None:
-            await self._kube.close()
-
-    def _controller(self, kube: "Kube") -> "Controller":
-        from app.kube.controller import Controller  # noqa: PLC0415
-        from app.kube.opening import identity, lease_key  # noqa: PLC0415
-
-        home, settings = self._home, self._home.settings
-        namespaces = settings.kubernetes.namespaces
-        # Nobody elsewhere can reach the address that stands there when none is given.
-        reach = None if settings.reach.url == DEFAULT_URL else home.reach()
-        return Controller(
-            kube=kube,
-            cluster=Cluster(
-                database=home.database,
-                keyring=home.keyring,
-                code_keys=home.code_keys,
-                clock=ambient.utc_now,
-                random_bytes=ambient.random_bytes,
-            ),
-            namespaces=None if namespaces == (EVERY_NAMESPACE,) else namespaces,
-            lease=lease_key(settings.kubernetes.lease),
-            identity=identity(socket.gethostname(), ambient.random_bytes),
-            reach=lambda: reach,
-            clock=ambient.utc_now,
-            instant=ambient.utc_instant,
-            monotonic=ambient.monotonic,
-            random_bytes=ambient.random_bytes,
-            log=logs.get_logger("kubernetes"),
-        )
+def _portion(whole: int, worker: Worker | None) -> int:
+    """The part of this process of what all of them may have together."""
+    return whole if worker is None else worker.portion(whole)
 
 
 def _allowance(failures: int, recovery_seconds: float) -> Allowance | None:
@@ -363,12 +334,25 @@ def _proxies(listen: Listen) -> Proxies | None:
     return Proxies(sources=listen.proxy_sources, headers=headers)
 
 
-def _certificate(home: Home) -> reach.ServerMaterial:
-    """The certificate of the redemption listener: the one that is kept, or a new one."""
-    return reach.server_material(
-        home.database,
-        home.keyring,
-        hosts=[home.reach().host, *home.settings.reach.hosts],
-        now=ambient.utc_now(),
-        random_bytes=ambient.random_bytes,
+def _keeper(home: Home, look: asyncio.Event | None = None) -> Keeper:
+    """Look for the first time at what is to be served."""
+    return Keeper(
+        home.source,
+        check=tls.server_context,
+        clock=ambient.utc_now,
+        monotonic=ambient.monotonic,
+        log=logs.get_logger("serving"),
+        woken=look,
     )
+
+
+def _target(served: Served) -> Target:
+    """What there is at our public address, if all is well."""
+    ours = frozenset({served.fingerprint})
+    if served.reach is None:
+        return Target(url="", ca_pem="", ours=ours, waiting=served.waiting)
+    return Target(url=served.reach.url, ca_pem=served.reach.ca_pem, ours=ours)
+
+
+def _context(served: Served) -> ssl.SSLContext:
+    return tls.server_context(served.certificate_pem, served.key_pem)

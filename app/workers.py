@@ -23,6 +23,7 @@ from app import ambient, logs, serve
 from app.errors import Broken, GrantServerError, Unavailable
 from app.metrics import WORKERS_DIR
 from app.serve import Addresses, Sockets, Worker
+from app.services.serving import Served
 from app.settings import Settings, tell_library
 from app.web import listeners
 
@@ -42,6 +43,7 @@ sys.path[:] = sys.argv[2:]
 from app.workers import work
 work(int(sys.argv[1]))
 """
+_NOT_YET: Final = frozenset({signal.SIGINT, signal.SIGHUP})
 _LENGTH: Final = struct.Struct("!I")
 
 _log = logs.get_logger("grantserver")
@@ -59,9 +61,9 @@ def run(settings: Settings) -> None:
     serve.set_up(settings)
     sockets = serve.bind(settings)
     with sockets.redemption, sockets.ops:
-        serve.prepare(settings)
+        served = serve.prepare(settings)
         with _directory() as counts:
-            asyncio.run(_Crew(settings, sockets, counts).serve())
+            asyncio.run(_Crew(settings, sockets, served, counts).serve())
 
 
 @contextlib.contextmanager
@@ -94,9 +96,10 @@ class _Orders:
 class _Crew:
     """The workers of one server, each in a place of its own that is never empty for long."""
 
-    def __init__(self, settings: Settings, sockets: Sockets, counts: str) -> None:
+    def __init__(self, settings: Settings, sockets: Sockets, served: Served, counts: str) -> None:
         self._settings = settings
         self._sockets = sockets
+        self._served = served
         self._counts = counts
         self._alive: set[subprocess.Popen[bytes]] = set()
         self._stop = asyncio.Event()
@@ -106,6 +109,7 @@ class _Crew:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._pass_on, signal.SIGHUP)
         first: list[asyncio.Future[None]] = [
             loop.create_future() for _ in range(self._settings.workers)
         ]
@@ -131,6 +135,10 @@ class _Crew:
         await asyncio.gather(*places)
         _log.info("stopped")
 
+    def _pass_on(self, number: signal.Signals) -> None:
+        for process in self._alive:
+            process.send_signal(number)
+
     def _tell_ready(self) -> None:
         redemption, ops = (
             one.getsockname()[:2] for one in (self._sockets.redemption, self._sockets.ops)
@@ -138,6 +146,7 @@ class _Crew:
         serve.tell_ready(
             self._settings,
             Addresses(redemption=redemption, ops=ops),
+            self._served,
             workers=self._settings.workers,
         )
 
@@ -196,9 +205,9 @@ class _Crew:
         ours.setblocking(False)
         inherited = (theirs.fileno(), *self._descriptors())
         with theirs:
-            # Ctrl-C goes to every process of the terminal, and those must not know of it
-            # until they can ignore it.
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            # Ctrl-C goes to every process of the terminal, and SIGHUP is passed on to all: those
+            # must not know of either until they can ignore it.
+            signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_YET)
             try:
                 process = subprocess.Popen(  # noqa: S603 - our own interpreter and program
                     [sys.executable, "-c", _PROGRAM, str(theirs.fileno()), *sys.path],
@@ -209,7 +218,7 @@ class _Crew:
                 ours.close()
                 raise Unavailable(f"worker {number} cannot be started: {error.strerror}") from error
             finally:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, _NOT_YET)
         return process, ours
 
     def _orders(self, number: int) -> _Orders:
@@ -289,7 +298,8 @@ def work(descriptor: int) -> NoReturn:
     start that failed, or that all is ready.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # there is nothing yet that could be looked at
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _NOT_YET)
     line = _Line(descriptor)
     try:
         orders = line.orders()
@@ -317,12 +327,14 @@ def work(descriptor: int) -> NoReturn:
 
 
 async def _serve(orders: _Orders, line: "_Line") -> None:
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    loop, stop, look = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, look.set)
     line.watch(stop)
     await serve.serve(
         orders.settings,
         stop=stop,
+        look=look,
         started=lambda _: line.say_ready(),
         worker=Worker(
             number=orders.number,

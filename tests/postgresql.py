@@ -32,7 +32,7 @@ _LOCALE: Final = {"LC_ALL": "C", "PATH": "/usr/bin:/bin", "TZ": "UTC"}
 _PACKAGED: Final = Path("/usr/lib/postgresql")
 
 _TABLES: Final = [table.name for table in reversed(schema.metadata.sorted_tables)]
-_ONE_ROW: Final = {"heartbeat", "compatibility"}
+_ONE_ROW: Final = {"heartbeat", "compatibility", "addresses"}
 _ALONE: Final = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -43,6 +43,8 @@ _EMPTIED: Final = "; ".join(
         *(f"DELETE FROM {table}" for table in _TABLES if table not in _ONE_ROW),
         "SELECT setval(oid, 1, false) FROM pg_class WHERE relkind = 'S'",
         "DELETE FROM heartbeat; INSERT INTO heartbeat (id, at) VALUES (1, 0)",
+        "DELETE FROM addresses",
+        "INSERT INTO addresses (id, url, hosts, problem, changed_at) VALUES (1, '', '', '', 0)",
         "DELETE FROM compatibility",
         f"INSERT INTO compatibility (id, oldest_revision) VALUES (1, '{schema.OLDEST_SERVED}')",
         f"UPDATE alembic_version SET version_num = '{schema.REVISION}'",

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from app import ambient, settings
 from app.domain.sites import parse_endpoint
+from app.errors import Unavailable
 from app.home import Home, open_home
 from app.serve import Addresses, serve
-from app.services import grants, sites
+from app.services import grants, reach, sites
 from app.services.grants import Issued, Wish
 from app.web import listeners
 
@@ -133,6 +134,14 @@ class _Run:
     error: BaseException | None = None
 
 
+def _ca_pem(home: Home) -> str:
+    """Whom clients of the server trust, also while nobody knows where it is reached."""
+    try:
+        return home.reach().ca_pem
+    except Unavailable:
+        return reach.current(home.database, "").ca_pem
+
+
 @contextlib.contextmanager
 def running(directory: Path, **further: str) -> Iterator[Server]:
     """Run a server with site `west` until the block ends; then it must stop cleanly."""
@@ -174,7 +183,7 @@ def running(directory: Path, **further: str) -> Iterator[Server]:
     try:
         assert run.started.wait(PATIENCE)
         assert run.addresses is not None, run.error
-        context = ssl.create_default_context(cadata=home.reach().ca_pem)
+        context = ssl.create_default_context(cadata=_ca_pem(home))
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         yield Server(home=home, addresses=run.addresses, context=context, stop=stop)
     finally:

@@ -7,10 +7,12 @@ from app import ambient
 from app.crypto.sealing import generate_line
 from app.domain import codes
 from app.errors import Lack, Misconfigured, Unavailable, Unready
-from app.home import Home, open_home
-from app.services import authorities
+from app.home import Home, open_home, rotation_times
+from app.services import addresses, authorities
+from app.store.addresses import AddressRow
 from app.store.engine import Database
 from tests.builders import CODE, some_settings
+from tests.pki import Folder, a_root
 
 
 @pytest.fixture
@@ -54,6 +56,63 @@ def test_what_tokens_carry_is_the_set_url_and_the_servers_ca(directory: Path) ->
     server, _ = authorities.show(home.database, "server-ca")
     reach = home.reach()
     assert (reach.url, reach.ca_pem) == ("https://west.example:8443", server.certificate_pem)
+    home.database.close()
+
+
+IN_CLUSTER = {"kubernetes__namespaces": "*"}
+
+
+def test_in_a_cluster_tokens_wait_for_the_address_that_is_found(directory: Path) -> None:
+    home = open_home(some_settings(directory, **IN_CLUSTER))
+    with pytest.raises(Unavailable, match="waiting for an address"):
+        home.reach()
+    row = AddressRow(url="https://found.example:9090")
+    assert addresses.tell(home.database, row, now=ambient.utc_now())
+    assert home.reach().url == "https://found.example:9090"
+    home.database.close()
+
+
+def test_an_address_that_is_set_is_waited_for_by_nobody(directory: Path) -> None:
+    home = open_home(some_settings(directory, reach__url="https://west.example", **IN_CLUSTER))
+    assert home.reach().url == "https://west.example"
+    home.database.close()
+
+
+def test_with_certificate_files_tokens_carry_their_ca(directory: Path, tmp_path: Path) -> None:
+    root = a_root()
+    folder = Folder(directory=tmp_path / "tls")
+    folder.write(root.certify("localhost"), root)
+    files = {
+        "tls__certificate_file": folder.files.certificate,
+        "tls__key_file": folder.files.key,
+        "tls__ca_file": folder.files.ca,
+    }
+    home = open_home(some_settings(directory, **files))
+    folder.files.key.unlink()  # whoever makes tokens need not be able to read it
+    assert home.reach().ca_pem.encode() == root.pem
+    home.database.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"tls__certificate_file": "c"}, "go together"),
+        ({"tls__key_file": "k"}, "go together"),
+        ({"tls__ca_file": "a"}, "go together"),
+        ({"tls__certificate_file": "c", "tls__ca_file": "a"}, "go together"),
+        (
+            {"tls__certificate_file": "c", "tls__key_file": "k", "tls__secret": "s", **IN_CLUSTER},
+            "GRANTSERVER_TLS_CERTIFICATE_FILE or GRANTSERVER_TLS_SECRET, not both",
+        ),
+        ({"tls__secret": "s"}, "needs GRANTSERVER_KUBERNETES_NAMESPACES"),
+    ],
+)
+def test_settings_of_the_certificate_that_do_not_go_together_are_named(
+    directory: Path, settings: dict[str, str], problem: str
+) -> None:
+    home = open_home(some_settings(directory, **settings))
+    with pytest.raises(Misconfigured, match=problem):
+        home.reach()
     home.database.close()
 
 
@@ -132,3 +191,14 @@ def test_a_lost_key_file_is_not_silently_replaced(directory: Path) -> None:
     assert not key_file.exists()
     key_file.with_suffix(".away").rename(key_file)
     reopened(home).database.close()
+
+
+def test_the_steps_of_a_rotation_are_as_far_apart_as_the_settings_say(directory: Path) -> None:
+    settings = some_settings(
+        directory,
+        certificates__rotation_wait="2h",
+        certificates__lifetime="3h",
+        grants__retry_window="4m",
+    )
+    times = rotation_times(settings)
+    assert (times.wait_seconds, times.lifetime_seconds, times.retry_seconds) == (7200, 10800, 240)

@@ -10,6 +10,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.domain.grants import State
+from app.domain.self_check import Outcome
 from app.errors import Lack, Reason, Unavailable
 from app.metrics import WORKERS_DIR, Certificate, Metrics, Pruned, Trouble, catalog
 
@@ -158,6 +159,29 @@ def test_the_end_of_a_certificate_is_told_and_unknown_is_no_number() -> None:
     }
 
 
+def outcomes(server: Server) -> set[str]:
+    """The outcomes that the metric shows; every one has its series."""
+    name = "grantserver_self_check"
+    shown = {one: server.value(name, outcome=one.value) for one in Outcome}
+    assert set(shown.values()) <= {0, 1}
+    return {one.value for one, value in shown.items() if value}
+
+
+def test_what_came_of_a_look_at_our_own_address_is_shown_with_its_time() -> None:
+    server = Server()
+    name = "grantserver_last_self_check_timestamp_seconds"
+    assert outcomes(server) == set()
+    assert server.metrics.last_look() is Outcome.UNKNOWN
+    server.metrics.looked(Outcome.UNKNOWN, None)
+    assert outcomes(server) == {"unknown"}
+    assert str(server.value(name)) == "nan"
+    for number, outcome in enumerate(Outcome):
+        server.metrics.looked(outcome, 1_790_000_000 + number)
+        assert outcomes(server) == {outcome.value}
+        assert server.metrics.last_look() is outcome
+        assert server.value(name) == 1_790_000_000 + number
+
+
 @pytest.fixture
 def _together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let servers that are made with the number of a worker be one."""
@@ -241,6 +265,23 @@ def test_of_what_workers_tell_of_certificates_the_latest_holds() -> None:
     assert one.value(name, certificate="server") == 1_800_000_000
     one.metrics.certificate_ends(Certificate.SERVER, None)
     assert str(other.value(name, certificate="server")) == "nan"
+
+
+@pytest.mark.usefixtures("_together")
+def test_every_worker_tells_what_the_one_that_looks_has_found() -> None:
+    one, other = Server(0), Server(1)
+    one.counted = other.counted = Unavailable("nobody has to count grants for that")
+    assert other.metrics.last_look() is Outcome.UNKNOWN
+    one.metrics.looked(Outcome.UNKNOWN, None)
+    one.metrics.looked(Outcome.REACHABLE, 1_790_000_000)
+    late = Server(2)
+    for server in (one, other, late):
+        assert server.metrics.last_look() is Outcome.REACHABLE
+        assert outcomes(server) == {"reachable"}
+        assert server.asked == len(Outcome)  # by our own questions for the series
+    Server(0).metrics.looked(Outcome.UNREACHABLE, 1_790_000_001)
+    assert other.metrics.last_look() is Outcome.UNREACHABLE
+    assert outcomes(other) == {"unreachable"}
 
 
 @pytest.mark.usefixtures("_together")

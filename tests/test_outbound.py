@@ -4,9 +4,10 @@ import ipaddress
 import socket
 import ssl
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -20,12 +21,15 @@ from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.domain.self_check import Misfit
 from app.errors import Invalid, Unavailable
 from app.outbound import (
     LONGEST_BODY_BYTES,
     Answer,
+    Sight,
     _what_happened,
     inspect,
+    look,
     post_code,
     was_not_sent,
 )
@@ -51,7 +55,13 @@ def name_of(text: str) -> x509.Name:
 
 
 def issue(
-    subject: str, *, by: Issuer | None, ca: bool, hosts: tuple[str, ...] = (), end: datetime = END
+    subject: str,
+    *,
+    by: Issuer | None,
+    ca: bool,
+    hosts: tuple[str, ...] = (),
+    begin: datetime = BEGIN,
+    end: datetime = END,
 ) -> Issuer:
     key = ec.generate_private_key(ec.SECP256R1())
     signer = by.key if by else key
@@ -61,7 +71,7 @@ def issue(
         .issuer_name(by.certificate.subject if by else name_of(subject))
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(BEGIN)
+        .not_valid_before(begin)
         .not_valid_after(end)
         .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -597,6 +607,7 @@ def test_a_url_that_is_not_https_is_refused(url: str) -> None:
         *("https://", "https:///x", "https://localhost:99999/x", "https://localhost:x/", "https:x"),
         *("https://[::1/x", "https://a b/", "https://a/\r\nX: y", "https://a:0/x", "https://[]/"),
         *("https://user@a/x", "https://user:word@a/x", "https://a\x00/", "https://\ud800/"),
+        *("https://a..b/", f"https://{'a' * 64}.example/"),
     ],
 )
 def test_a_url_that_is_none_is_refused(url: str) -> None:
@@ -634,3 +645,206 @@ def test_a_code_that_fits_into_no_header_cannot_be_inspected(code: bytes) -> Non
         asyncio.run(inspect("https://localhost:1/x", code=code, ca_pem=ca().pem))
     assert caught.value.field == "code"
     assert caught.value.__cause__ is None
+
+
+# What one sees who only looks
+
+
+def see(
+    *, url: str = "", ca_pem: bytes | None = None, seconds: float = 60, **server: Any
+) -> tuple[Sight, Server]:
+    """Look at a server, at `url` with its port behind it, and give the port as PORT."""
+
+    async def story(found: Server) -> tuple[Sight, Server]:
+        asked = f"{url}:{found.port}/" if url else f"https://localhost:{found.port}/"
+        sight = await look(asked, ca_pem=ca().pem if ca_pem is None else ca_pem, seconds=seconds)
+        told = sight.trouble.replace(f":{found.port} ", ":PORT ")
+        return replace(sight, trouble=told), found
+
+    seen: tuple[Sight, Server] = asyncio.run(with_server(story, **server))
+    return seen
+
+
+def test_a_server_that_is_taken_is_asked_without_a_code_or_anything_else_to_know() -> None:
+    sight, server = see()
+    assert sight == Sight(
+        certificate_pem=leaf().pem, answer=Answer(status=200, reason="OK", body=b"---\n")
+    )
+    (request,) = server.requests
+    assert request.startswith(b"GET / HTTP/1.1\r\n")
+    assert request.endswith(b"\r\n\r\n")
+    names = {line.split(b":")[0].lower() for line in request.split(b"\r\n")[1:-2]}
+    assert names == {b"host", b"accept", b"connection"}
+
+
+def a_leaf(**changes: Any) -> Issuer:
+    return issue("leaf", **{"by": ca(), "ca": False, "hosts": ("localhost",), **changes})
+
+
+@pytest.mark.parametrize(
+    ("shown", "url", "misfit", "why"),
+    [
+        (a_leaf(hosts=("elsewhere.example",)), "", Misfit.NAME, "Hostname mismatch"),
+        (a_leaf(hosts=()), "", Misfit.NAME, "Hostname mismatch"),
+        (a_leaf(), "https://127.0.0.1", Misfit.NAME, "IP address mismatch"),
+        (a_leaf(end=BEGIN + timedelta(days=1)), "", Misfit.TIME, "certificate has expired"),
+        (a_leaf(begin=END - timedelta(days=1)), "", Misfit.TIME, "certificate is not yet valid"),
+        (a_leaf(by=issue("ca", by=None, ca=True)), "", Misfit.TRUST, "unable to get local issuer"),
+        (a_leaf(by=None), "", Misfit.TRUST, "self-signed certificate"),
+    ],
+    ids=["name", "no-name", "address", "ended", "not-begun", "namesake", "self-signed"],
+)
+def test_a_server_that_is_not_taken_is_seen_and_told_nothing(
+    shown: Issuer, url: str, misfit: Misfit, why: str
+) -> None:
+    sight, server = see(url=url, context=tls(shown))
+    assert sight.certificate_pem == shown.pem
+    assert sight.misfit is misfit
+    assert (sight.answer, sight.old_tls) == (None, False)
+    assert "PORT shows a certificate that no client takes (" in sight.trouble
+    assert why in sight.trouble
+    assert server.requests == []
+
+
+def test_a_server_of_an_older_tls_is_seen_all_the_same() -> None:
+    sight, server = see(context=tls_1_2())
+    assert sight.certificate_pem == leaf().pem
+    assert sight.old_tls
+    assert (sight.misfit, sight.answer) == (None, None)
+    assert "TLS 1.3" in sight.trouble
+    assert server.requests == []
+
+
+@asynccontextmanager
+async def plain_http() -> AsyncIterator[int]:
+    """Answer whatever comes in HTTP without TLS; gives the port."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            await reader.read(65_536)
+            writer.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+            await writer.drain()
+        writer.close()
+
+    listening = await asyncio.start_server(handle, "127.0.0.1", 0)
+    try:
+        yield listening.sockets[0].getsockname()[1]
+    finally:
+        listening.close()
+        await listening.wait_closed()
+
+
+def test_where_no_tls_is_spoken_no_certificate_is_seen() -> None:
+    async def story() -> Sight:
+        async with plain_http() as port:
+            return await look(f"https://localhost:{port}/", ca_pem=ca().pem, seconds=60)
+
+    sight = asyncio.run(story())
+    assert replace(sight, trouble="") == Sight()
+    assert "does not speak TLS 1.3 with us (WRONG_VERSION_NUMBER)" in sight.trouble
+
+
+@pytest.mark.parametrize(
+    ("url", "trouble"),
+    [
+        ("https://127.0.0.1:9/", "127.0.0.1:9 refuses the connection"),
+        (
+            "https://no-such-host.invalid:9/",
+            "no-such-host.invalid:9 has no address: the host name is not known",
+        ),
+    ],
+)
+def test_where_nobody_is_there_is_nothing_to_see(url: str, trouble: str) -> None:
+    sight = asyncio.run(look(url, ca_pem=ca().pem, seconds=60))
+    assert sight == Sight(trouble=trouble)
+
+
+def test_a_look_up_that_hangs_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: release.wait(60) and [])
+    try:
+        sight = asyncio.run(look("https://slow.invalid:9/", ca_pem=ca().pem, seconds=0.3))
+        assert not release.is_set()
+        (thread,) = (one for one in threading.enumerate() if one.name == "look-up")
+        assert thread.daemon
+    finally:
+        release.set()
+    thread.join(60)
+    assert sight == Sight(trouble="slow.invalid:9 did not answer completely within 0.3 s")
+
+
+def test_each_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = socket.getaddrinfo
+
+    def several(host: str, port: int, *rest: Any) -> Any:
+        own = asked("127.0.0.1", port, *rest)
+        return own if host != "a.example" else asked("127.0.0.9", port, *rest) + own
+
+    monkeypatch.setattr(socket, "getaddrinfo", several)
+    good, stranger = a_leaf(hosts=("a.example",)), a_leaf(hosts=("a.example",), by=None)
+    for shown, misfit in ((good, None), (stranger, Misfit.TRUST)):
+        sight, _ = see(url="https://a.example", context=tls(shown))
+        assert sight.certificate_pem == shown.pem
+        assert sight.misfit is misfit
+
+
+def test_an_answer_that_does_not_come_leaves_the_certificate_seen() -> None:
+    sight, _ = see(reply=b"", hold=True, seconds=0.5)
+    assert sight == Sight(
+        certificate_pem=leaf().pem,
+        trouble="localhost:PORT did not answer completely within 0.5 s",
+    )
+
+
+def test_a_look_at_somebody_silent_ends_in_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        sight = asyncio.run(look(f"https://127.0.0.1:{port}/", ca_pem=ca().pem, seconds=0.3))
+    assert sight == Sight(trouble=f"127.0.0.1:{port} did not answer completely within 0.3 s")
+
+
+def test_a_second_look_at_somebody_silent_ends_in_time_too() -> None:
+    """It shows a certificate to the first client and says nothing to the second."""
+
+    def serve(listening: socket.socket, release: threading.Event) -> None:
+        first, _ = listening.accept()
+        with first, suppress(OSError):
+            tls(a_leaf(by=None)).wrap_socket(first, server_side=True).close()
+        second, _ = listening.accept()
+        with second:
+            release.wait(60)
+
+    async def story(listening: socket.socket) -> tuple[Sight, str]:
+        release = threading.Event()
+        serving = asyncio.create_task(asyncio.to_thread(serve, listening, release))
+        where = f"localhost:{listening.getsockname()[1]}"
+        async with asyncio.timeout(35):
+            sight = await look(f"https://{where}/", ca_pem=ca().pem, seconds=1.5)
+        release.set()
+        await serving
+        return sight, where
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        sight, where = asyncio.run(story(listening))
+    assert (sight.certificate_pem, sight.misfit) == (b"", Misfit.TRUST)
+    assert sight.trouble.startswith(f"{where} shows a certificate that no client takes")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"), [({"url": "http://localhost/"}, "url"), ({"ca_pem": b""}, "ca")]
+)
+def test_a_look_that_cannot_be_had_is_refused_by_name(changes: Any, field: str) -> None:
+    given = {"url": "https://127.0.0.1:9/", "ca_pem": ca().pem, "seconds": 1, **changes}
+    with pytest.raises(Invalid) as caught:
+        asyncio.run(look(given.pop("url"), **given))
+    assert caught.value.field == field
+
+
+def test_a_look_passes_the_proxies_of_the_environment_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(proxy: Server) -> None:
+        with proxies(monkeypatch, proxy.port):
+            sight, _ = await asyncio.to_thread(see)
+        assert sight.answer is not None
+        assert proxy.connections == 0
+
+    asyncio.run(with_server(story, plain=True))

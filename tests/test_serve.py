@@ -3,12 +3,14 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,9 @@ from app.errors import Misconfigured
 from app.serve import serve
 from app.services import grants, reach
 from app.services.grants import Issued
+from tests.crew import eventually, launched
+from tests.e2e.clients import shown_at
+from tests.pki import END, Folder, a_root
 from tests.running import PATIENCE, Server, environment, running
 
 
@@ -31,7 +36,8 @@ def test_a_first_start_makes_everything_and_is_ready(server: Server) -> None:
     answer = server.ops("/readyz")
     assert answer.status == 200
     checks = {"database": "ok", "certificate": "ok"}
-    assert json.loads(answer.body) == {"ready": True, "checks": checks}
+    told = json.loads(answer.body)
+    assert (told["ready"], told["checks"]) == (True, checks)
     assert server.ops("/healthz").body == b"ok"
 
 
@@ -173,6 +179,88 @@ def test_a_signal_stops_the_process_cleanly(tmp_path: Path, number: signal.Signa
         process.wait()
         if process.stderr is not None:
             process.stderr.close()
+
+
+def test_sighup_makes_it_look_at_its_certificate(tmp_path: Path) -> None:
+    root = a_root()
+    folder = Folder(directory=tmp_path / "tls")
+    folder.write(root.certify("127.0.0.1"), root)
+    with launched(tmp_path, mischief=RARELY, **folder.environment) as run:
+        assert eventually(lambda: run.said(" ready "))
+        [line] = run.said(" ready ")
+        found = re.search(r"redemption=(\S+):(\d+)", line)
+        assert found is not None
+        at = found[1], int(found[2])
+        before = shown_at(at)
+        run.process.send_signal(signal.SIGHUP)
+        assert eventually(lambda: run.said("nothing else is to be served"))
+        new = root.certify("127.0.0.1", kind="ed25519")
+        folder.put("tls.crt", new.pem)
+        run.process.send_signal(signal.SIGHUP)
+        assert eventually(lambda: run.said("what is served stays as it was"))
+        assert shown_at(at) == before
+        folder.put("tls.key", new.key_pem)
+        run.process.send_signal(signal.SIGHUP)
+        assert eventually(lambda: shown_at(at) == new.fingerprint)
+        run.process.terminate()
+        assert run.ends() == 0
+
+
+RARELY = (
+    "from app.services.serving import Keeper\n"
+    "Keeper.__init__.__kwdefaults__['poll_seconds'] = 3600.0\n"
+)
+
+
+def ends(server: Server) -> int:
+    """When the server's certificate ends, as the metric has it."""
+    series = 'grantserver_certificate_expiry_timestamp_seconds{certificate="server"} '
+    lines = server.ops("/metrics").body.decode().splitlines()
+    [value] = [line.removeprefix(series) for line in lines if line.startswith(series)]
+    return int(float(value))
+
+
+def test_metric_and_readiness_follow_the_certificate_that_is_served(tmp_path: Path) -> None:
+    root = a_root()
+    folder = Folder(directory=tmp_path / "tls")
+    yesterday = datetime.now(UTC) - timedelta(days=1)  # noqa: TID251
+    ended = root.certify("127.0.0.1", end=yesterday)
+    folder.write(ended, root)
+    with running(tmp_path, **folder.environment) as server:
+        assert ends(server) == int(yesterday.timestamp())
+        answer = server.ops("/readyz")
+        assert (answer.status, json.loads(answer.body)["checks"]["certificate"]) == (
+            503,
+            "unavailable",
+        )
+        good = root.certify("127.0.0.1")
+        folder.write(good, root)
+        assert eventually(lambda: ends(server) == int(END.timestamp()))
+        assert eventually(lambda: server.ops("/readyz").status == 200)
+
+
+@pytest.mark.parametrize(
+    "further",
+    [
+        pytest.param({"GRANTSERVER_TLS_KEY_FILE": "nowhere.key"}, id="a key alone"),
+        pytest.param({"GRANTSERVER_TLS_CA_FILE": "nowhere.crt"}, id="a CA alone"),
+        pytest.param({"GRANTSERVER_TLS_SECRET": "tls"}, id="a Secret off a cluster"),
+        pytest.param(
+            {
+                "GRANTSERVER_TLS_CERTIFICATE_FILE": "nowhere.crt",
+                "GRANTSERVER_TLS_KEY_FILE": "nowhere.key",
+            },
+            id="files that are not there",
+        ),
+    ],
+)
+def test_it_does_not_start_without_a_certificate_that_it_is_to_serve(
+    tmp_path: Path, further: dict[str, str]
+) -> None:
+    with launched(tmp_path, **further) as run:
+        assert run.ends() == 2
+        [line] = run.lines()
+        assert re.match(r"error: .*(GRANTSERVER_TLS|nowhere\.crt)", line)
 
 
 def test_a_request_under_way_is_answered_before_the_end(tmp_path: Path) -> None:

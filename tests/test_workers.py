@@ -15,8 +15,10 @@ from app.errors import GrantServerError
 from app.services import grants
 from app.workers import _Failure
 from tests.crew import Crew, eventually, is_alive, launched, working
+from tests.e2e.clients import shown_at
 from tests.e2e.test_contention import check_exactly_allowed, rush
 from tests.errors import one_of_each
+from tests.pki import Folder, a_root
 from tests.running import environment
 
 ONLY_IN_WORKERS = "import sys, os\nif 'app.workers' in ' '.join(sys.orig_argv):\n"
@@ -262,6 +264,53 @@ def test_a_worker_that_cannot_be_replaced_is_tried_again_later_and_later(tmp_pat
         assert len(crew.workers) == 2
         crew.process.terminate()
         assert crew.ends() == 0
+
+
+RARELY = (
+    "import sys, os\nif 'app' in ' '.join(sys.orig_argv):\n"
+    "    from app.services.serving import Keeper\n"
+    "    Keeper.__init__.__kwdefaults__['poll_seconds'] = 3600.0\n"
+)
+
+
+def test_every_worker_looks_for_another_certificate_when_the_server_gets_sighup(
+    tmp_path: Path,
+) -> None:
+    """None of them would by itself; and the one that takes another's place knows it too."""
+    root = a_root()
+    folder = Folder(directory=tmp_path / "tls")
+    folder.write(root.certify("127.0.0.1"), root)
+    with working(tmp_path, 2, mischief=RARELY, **folder.environment) as crew:
+        assert len(crew.workers) == 2
+        new = root.certify("127.0.0.1", kind="rsa")
+        folder.write(new, root)
+        crew.process.send_signal(signal.SIGHUP)
+        changed = "another certificate is served"
+        assert eventually(lambda: crew.log.read_text().count(changed) == 2)
+        for worker in crew.workers:
+            with only(crew, worker):
+                assert shown_at(crew.server.addresses.redemption) == new.fingerprint
+                assert redeem(crew, f"after-{worker}") == 200
+        killed, left = sorted(crew.workers)
+        os.kill(killed, signal.SIGKILL)
+        assert eventually(lambda: crew.said("a worker is ready"))
+        crew.process.send_signal(signal.SIGHUP)
+        assert eventually(lambda: crew.log.read_text().count("nothing else is to be served") == 2)
+        assert left in crew.workers
+        assert len(crew.workers) == 2
+        crew.process.terminate()
+        assert crew.ends() == 0
+
+
+def test_sighup_while_workers_start_ends_none_of_them(tmp_path: Path) -> None:
+    with launched(tmp_path, GRANTSERVER_WORKERS="2") as run:
+        assert eventually(lambda: run.workers)
+        while not run.said(" ready "):
+            run.process.send_signal(signal.SIGHUP)
+            assert run.process.poll() is None
+        assert run.said("error: ") == []
+        run.process.terminate()
+        assert run.ends() == 0
 
 
 def test_a_server_that_is_stopped_while_it_starts_leaves_nothing_behind(tmp_path: Path) -> None:

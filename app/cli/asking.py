@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
-from app.outbound import Answer
+_Told = TypeVar("_Told")
 
 
 class _Loop(asyncio.SelectorEventLoop):
@@ -21,8 +21,8 @@ class _Loop(asyncio.SelectorEventLoop):
         return transport, protocol
 
 
-def ask(question: Coroutine[Any, Any, Answer]) -> Answer:
-    """Wait for the answer to a question of `app.outbound`; raises what it raises.
+def ask(question: Coroutine[Any, Any, _Told]) -> _Told:
+    """Wait for the answer to a question that `app.outbound` puts; raises what it raises.
 
     A TLS connection says goodbye for longer than this lasts, and the answer is whole already:
     what is still open at the end is cut.

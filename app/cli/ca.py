@@ -1,4 +1,4 @@
-"""`grantserver ca`: the authorities that sign certificates, made, imported, shown, exported."""
+"""`grantserver ca`: the authorities that sign: made, imported, shown, rotated, exported."""
 
 import base64
 from contextlib import ExitStack
@@ -24,11 +24,12 @@ from app.cli.output import (
     warn,
 )
 from app.domain import yaml_documents
-from app.domain.authorities import Authority, Purpose
+from app.domain.authorities import Authority, Purpose, State
 from app.domain.certificates import CertificateFacts, KeyType
 from app.domain.durations import parse_window
 from app.domain.times import rfc3339
-from app.services import authorities
+from app.home import rotation_times
+from app.services import authorities, rotation
 
 _SIGNS: Final = {
     Purpose.SITE: "links to sites",
@@ -134,8 +135,11 @@ def _list(form: Form) -> None:
     found = authorities.every(opened().database)
     show_list(
         form,
-        ("name", "signs", "made", "ends"),
-        [(one.name, _SIGNS[one.purpose], _made(one), rfc3339(one.not_after)) for one in found],
+        ("name", "signs", "state", "made", "ends"),
+        [
+            (one.name, _SIGNS[one.purpose], one.state.value, _made(one), rfc3339(one.not_after))
+            for one in found
+        ],
         [_document(one) for one in found],
         empty=f"There are no authorities. Make one:\n  {paste('ca', 'init', 'NAME')}",
     )
@@ -150,6 +154,7 @@ def _show(name: str, form: Form) -> None:
     shown: list[tuple[str, object]] = [
         ("Name", authority.name),
         ("Signs", _SIGNS[authority.purpose]),
+        ("State", _state(authority)),
         ("Made", f"{_made(authority)}, {rfc3339(authority.created_at)}"),
         ("Subject", facts.subject),
         ("Issuer", facts.issuer),
@@ -186,14 +191,17 @@ def _show(name: str, form: Form) -> None:
 def _export(name: str, target: str, with_key: bool, force: bool) -> None:
     """Write an authority's certificate, or a Secret with its private key too.
 
-    The Secret is what Skupper reads as a site's issuer, so that a site and this server can
-    sign with the same authority.
+    With that of one that signs go the certificates of its other generations that are to be
+    trusted, prepared and retired ones. The Secret is what Skupper reads as a site's issuer, so that
+    a site and this server can sign with the same authority.
     """
     if with_key and target == STANDARD:
         raise click.UsageError("--with-key needs --out FILE: a private key is not shown")
     home = opened()
     authority, _ = authorities.show(home.database, name)
     text = authority.certificate_pem
+    if authority.state is State.ACTIVE:
+        text = rotation.trust_bundle(home.database, name)
     if target == STANDARD:
         say(text.rstrip("\n"))
         return
@@ -205,13 +213,77 @@ def _export(name: str, target: str, with_key: bool, force: bool) -> None:
             key_pem = authorities.export_key(
                 home.database, home.keyring, name, actor=actor(), now=ambient.utc_now()
             )
-            text = _secret(authority, key_pem)
+            text = _secret(authority, text, key_pem)
         file.write(text.encode())
     what = "certificate and private key, which nobody else may read," if with_key else "certificate"
     say(f"The {what} of {name} {'are' if with_key else 'is'} in {target}.")
 
 
-def _secret(authority: Authority, key_pem: bytes) -> str:
+@command.command(
+    "rotate",
+    examples=[
+        "grantserver ca rotate site-ca",
+        "grantserver ca rotate site-ca --now",
+        "grantserver ca rotate server-ca",
+    ],
+)
+@click.argument("name")
+@click.option(
+    "--now",
+    "at_once",
+    is_flag=True,
+    help="Let the next generation sign at once, also one that is prepared already.",
+)
+@click.option(
+    "--key-type",
+    type=click.Choice([kind.value for kind in KeyType]),
+    help="Kind of the new private key; that of the old one if left out.",
+)
+@click.option(
+    "--lifetime",
+    default="87600h",
+    show_default=True,
+    metavar="DURATION",
+    help="How long the new one is valid: 87600h is ten years.",
+)
+def _rotate(name: str, at_once: bool, key_type: str | None, lifetime: str) -> None:
+    """Let the next generation of an authority take its place.
+
+    One that signs for sites is prepared first, so that it can be brought to their routers; it signs
+    after a while (GRANTSERVER_CERTIFICATES_ROTATION_WAIT), or with --now. The server's own CA
+    changes at once. What was given out before goes on working: the old one is trusted until nobody
+    needs it any more.
+    """
+    seconds = parse_window(lifetime, field="lifetime")
+    home = opened()
+    done = rotation.rotate(
+        home.database,
+        home.keyring,
+        name=name,
+        times=rotation_times(home.settings),
+        at_once=at_once,
+        key_type=None if key_type is None else KeyType(key_type),
+        lifetime_seconds=seconds,
+        actor=actor(),
+        now=ambient.utc_now(),
+        random_bytes=ambient.random_bytes,
+    )
+    signing, other = done.signing, done.other
+    if other.state is State.PREPARED:
+        say(f"The next generation of {name} is prepared, as {other.name}.")
+        say(f"It signs from {rfc3339(other.due_at or 0)} on, while a server runs.")
+        say("Next, bring all certificates to those who check certificates of links:")
+    else:
+        say(f"Authority {name} is a new one, good until {rfc3339(signing.not_after)}.")
+        say(f"The old one is {other.name}, trusted until nobody needs it any more.")
+        if signing.purpose is Purpose.SERVER:
+            say("Tokens that are out can be redeemed as before; new ones carry both.")
+            return
+        say("All certificates, for those who check certificates of links:")
+    say(f"  {paste('ca', 'export', name, '--out', f'{name}.pem')}")
+
+
+def _secret(authority: Authority, bundle: str, key_pem: bytes) -> str:
     certificate = base64.b64encode(authority.certificate_pem.encode()).decode()
     return yaml_documents.write(
         {
@@ -220,7 +292,7 @@ def _secret(authority: Authority, key_pem: bytes) -> str:
             "metadata": {"name": authority.name},
             "type": "kubernetes.io/tls",
             "data": {
-                "ca.crt": certificate,
+                "ca.crt": base64.b64encode(bundle.encode()).decode(),
                 "tls.crt": certificate,
                 "tls.key": base64.b64encode(key_pem).decode(),
             },
@@ -240,6 +312,20 @@ def _made(authority: Authority) -> str:
     return "imported" if authority.imported else "here"
 
 
+def _state(authority: Authority) -> str:
+    """Say where in its life it is, and what comes next."""
+    since = f", since {rfc3339(authority.since)}" if authority.since else ""
+    match authority.state:
+        case State.PREPARED:
+            return f"prepared: trusted, signs from {rfc3339(authority.due_at or 0)} on"
+        case State.ACTIVE:
+            return f"active{since}"
+        case State.RETIRED:
+            return f"retired{since}: trusted while anybody may need it"
+        case _:
+            return f"ended{since}: not trusted any more"
+
+
 def _document(authority: Authority) -> Document:
     return {
         "name": authority.name,
@@ -247,6 +333,11 @@ def _document(authority: Authority) -> Document:
         "kind": kind(authority.origin),
         "secret": authority.origin,
         "imported": authority.imported,
+        "state": authority.state.value,
+        "stateTime": rfc3339(authority.since or authority.created_at),
+        "signsFrom": (
+            rfc3339(authority.due_at or 0) if authority.state is State.PREPARED else None
+        ),
         "creationTime": rfc3339(authority.created_at),
         "notBefore": rfc3339(authority.not_before),
         "notAfter": rfc3339(authority.not_after),

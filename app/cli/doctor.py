@@ -1,28 +1,34 @@
 """`grantserver doctor`: looks at what breaks in practice, this machine's and the network's side."""
 
-import uuid
 from collections.abc import Iterator
-from http import HTTPStatus
-from typing import Final
 
 import click
 
-from app import ambient, outbound
+from app import ambient
 from app.cli.asking import ask
 from app.cli.commands import Verb
 from app.cli.exits import Exit, problems
 from app.cli.issuing import is_local
 from app.cli.opening import opened, settings
 from app.cli.output import Form, form_option, say, show_list, table
-from app.domain import codes
+from app.domain import self_check
 from app.domain.reach import Reach
-from app.errors import GrantServerError, Invalid, Misconfigured, Unavailable
-from app.services.doctor import Finding, Verdict, examine, examine_machine
+from app.domain.self_check import Outcome
+from app.errors import GrantServerError, Misconfigured, Unavailable
+from app.home import Home
+from app.services import addresses
+from app.services.doctor import (
+    ADDRESS,
+    Finding,
+    Verdict,
+    examine,
+    examine_machine,
+    public_address,
+    served_fingerprints,
+)
+from app.services.self_check import check
+from app.services.serving import Source
 from app.settings import Settings
-
-_CHECK: Final = "public address"
-_SECONDS: Final = 5.0
-_UNKNOWN_GRANT: Final = b"No such claim"
 
 
 @click.command("doctor", cls=Verb, examples=["grantserver doctor", "grantserver doctor -o json"])
@@ -69,7 +75,8 @@ def _findings(known: Settings) -> list[Finding]:
         ]
     try:
         home = opened()
-        reach = home.reach()
+        source = home.source
+        hosts = _hosts(home, source)
     except GrantServerError as error:
         remedy = _opening_remedy(error, known)
         return [
@@ -81,18 +88,25 @@ def _findings(known: Settings) -> list[Finding]:
                 for line in problems(error)
             ),
         ]
-    hosts = list(dict.fromkeys((reach.host, *known.reach.hosts)))
     private = (known.data.dir, *home.database.private_paths(), known.sealing.key_file)
     return [
         *examine(
             home.database,
             home.keyring,
             hosts=hosts,
+            files=source.files,
             private_paths=list(dict.fromkeys(private)),
             now=ambient.utc_now(),
         ),
-        *_dial(reach),
+        *_dial(home, source),
     ]
+
+
+def _hosts(home: Home, source: Source) -> list[str]:
+    """The hosts that the server certificate has to carry, as far as anybody knows them."""
+    told = addresses.told(home.database)
+    first = Reach(url=source.url or told.url or source.fallback, ca_pem="").host
+    return list(dict.fromkeys(host for host in (first, *told.hosts, *source.hosts) if host))
 
 
 def _opening_remedy(error: GrantServerError, known: Settings) -> str:
@@ -108,47 +122,25 @@ def _opening_remedy(error: GrantServerError, known: Settings) -> str:
             return "stop the server and restore the newest backup, with its sealing keys"
 
 
-def _dial(reach: Reach) -> Iterator[Finding]:
-    """Ask the public address for a grant that nobody has: the right server says so."""
+def _dial(home: Home, source: Source) -> Iterator[Finding]:
+    """Dial the public address as a client does."""
+    try:
+        reach, waiting = source.way()
+        ours = served_fingerprints(home.database, source.files)
+    except GrantServerError as error:
+        reach, waiting = None, str(error)
+    if reach is None:
+        found = self_check.Finding(outcome=Outcome.UNKNOWN, detail=waiting)
+        yield public_address(found, "")
+        return
     if is_local(reach.host):
         yield Finding(
-            check=_CHECK,
+            check=ADDRESS,
             verdict=Verdict.WARNING,
             found=f"tokens lead to {reach.url}, which works on this machine only",
             remedy="set GRANTSERVER_REACH_URL to an address that other sites can reach",
         )
-    nobody = str(uuid.UUID(bytes=ambient.random_bytes(16), version=4))
-    nothing = codes.generate(ambient.random_bytes).encode()
-    try:
-        answer = ask(
-            outbound.inspect(
-                reach.url_of(nobody),
-                code=nothing,
-                ca_pem=reach.ca_pem.encode(),
-                seconds=_SECONDS,
-            )
-        )
-    except (Unavailable, Invalid) as error:
-        yield Finding(
-            check=_CHECK,
-            verdict=Verdict.WARNING,
-            found=str(error),
-            remedy=f"start the server (grantserver serve), and see that {reach.url} leads to it",
-        )
-        return
-    if answer.status == HTTPStatus.NOT_FOUND and answer.body.strip() == _UNKNOWN_GRANT:
-        yield Finding(
-            check=_CHECK,
-            verdict=Verdict.OK,
-            found=f"{reach.url} answers, with a certificate of our CA",
-        )
-    else:
-        yield Finding(
-            check=_CHECK,
-            verdict=Verdict.WARNING,
-            found=f"{reach.url} answers {answer.status} {answer.reason} to what no grant has",
-            remedy="see the server's log, and that the address leads to this server",
-        )
+    yield public_address(ask(check(reach.url, reach.ca_pem, ours)), reach.url)
 
 
 def _show(findings: list[Finding]) -> None:

@@ -27,10 +27,12 @@ from app.cli.output import (
 )
 from app.domain import codes
 from app.domain.grants import Grant, Redemption
+from app.domain.reach import Reach
 from app.domain.theft import SuspectedTheft, Suspicion
 from app.domain.times import rfc3339
 from app.services import grants, sites, theft
 from app.services.authorities import SERVER_AUTHORITY
+from app.services.serving import Source
 
 _site_option = click.option("--site", help="Site of the grant, where two sites use one name.")
 _LONGEST_CODE_LINE: Final = 4096
@@ -73,13 +75,14 @@ def _create(name: str, code: str | None, target: str | None, **options: Any) -> 
     if target is not None:
         tell_of_token(home, create_with_token(home, wish, target, force=choice.force), target)
         return
+    reach = home.reach()  # before there is a grant: the code is shown once, and only with a URL
     issued = create(home, wish)
     grant = issued.grant
     say(f"Grant {grant.name} is made: {terms(grant)}.")
     say(
         aligned(
             [
-                ("URL", home.reach().url_of(grant.id)),
+                ("URL", reach.url_of(grant.id)),
                 ("Code", issued.code if code is None else "as you gave it"),
             ]
         )
@@ -87,7 +90,7 @@ def _create(name: str, code: str | None, target: str | None, **options: Any) -> 
     if code is None:
         say("The code is shown this once and kept nowhere.")
     say("Whoever redeems it needs the CA of the URL as well:")
-    say(f"  {paste('ca', 'export', SERVER_AUTHORITY)}")
+    say(f"  {_where_the_ca_is(home.source)}")
     say("Next, see what becomes of it:")
     say(f"  {paste('grant', 'show', grant.name, '--site', grant.site)}")
     _warn_if_local(home)
@@ -145,7 +148,8 @@ def _show(name: str, site: str | None, form: Form) -> None:
     grant, redemptions = grants.show(home.database, name, site=site)
     suspected = theft.suspected(home.database, grant.id)
     resource = grants.resource_of(home.database, grant.id)
-    url = home.reach().url_of(grant.id)
+    base_url = home.source.base_url()
+    url = Reach(url=base_url, ca_pem="").url_of(grant.id) if base_url else None
     facts: list[tuple[str, object]] = [
         ("Name", grant.name),
         ("Id", grant.id),
@@ -159,7 +163,7 @@ def _show(name: str, site: str | None, form: Form) -> None:
         *([("Revoked", rfc3339(grant.revoked_at))] if grant.revoked_at is not None else []),
         ("Cost", grant.cost),
         ("Issuer", grant.issuer or "the site's"),
-        ("URL", url),
+        ("URL", url or "none yet: nobody knows an address of the server"),
     ]
     document = {
         **_document(grant, now, suspected=suspected is not None, resource=resource),
@@ -202,6 +206,15 @@ def _remove(name: str, site: str | None) -> None:
     grant = grants.remove(opened().database, name, site=site, actor=actor(), now=ambient.utc_now())
     say(f"Grant {grant.name} of site {grant.site} is removed; its history stays in the audit log:")
     say(f"  {paste('audit', 'list', '--target', f'grant/{grant.id}')}")
+
+
+def _where_the_ca_is(source: Source) -> str:
+    """Say how to get at the CA that has to be trusted by whoever has no token file."""
+    if source.files is not None:
+        return f"the CA in {source.files.ca or source.files.certificate}"
+    if source.secret:
+        return f"ca.crt of Secret {source.secret}"
+    return paste("ca", "export", SERVER_AUTHORITY)
 
 
 def _code_from_input() -> str:

@@ -116,16 +116,22 @@ def load_issuer(certificate_pem: bytes, key_pem: bytes) -> Issuer:
 
 
 def create_authority(
-    *, common_name: str, key: PrivateKey, serial: int, not_before: int, not_after: int
+    *,
+    common_name: str,
+    key: PrivateKey,
+    serial: int,
+    not_before: int,
+    not_after: int,
+    leaves_only: bool = True,
 ) -> bytes:
     """Make the self-signed certificate of a new authority and return its PEM.
 
-    The times are UTC seconds, both inclusive. Its path length of 0 says that it signs leaves
-    only. Raises Invalid("name") for a common name that is empty or over 64 bytes of UTF-8,
-    and Invalid("lifetime") for a period that X.509 cannot express.
+    The times are UTC seconds, both inclusive. A path length of 0 says that it signs leaves
+    only; one that shall sign its successor too has none. Raises Invalid("name") for a common name
+    that is empty or over 64 bytes of UTF-8, and Invalid("lifetime") for a period that X.509 cannot
+    express.
     """
-    if serial < 1 or serial.bit_length() > _SERIAL_BITS:
-        raise Broken("the serial number of an authority is not positive, or too long")
+    _check_serial(serial)
     name = name_of(common_name, field="name")
     public_key = key.public_key()
     try:
@@ -143,7 +149,9 @@ def create_authority(
             "lifetime", "an authority ends after it begins, and before the year 10000"
         ) from error
     certificate = (
-        builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        builder.add_extension(
+            x509.BasicConstraints(ca=True, path_length=0 if leaves_only else None), critical=True
+        )
         .add_extension(_AUTHORITY_KEY_USAGE, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
         .add_extension(
@@ -152,6 +160,54 @@ def create_authority(
         .sign(key, signature_hash(key))
     )
     return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def cross_sign(signer: Issuer, subject: Issuer, *, serial: int) -> bytes:
+    """Sign the name and key of another authority and return the certificate's PEM.
+
+    Whoever trusts the signer accepts with it what the other signs. It says of itself what the
+    other's own certificate says, and is valid while both are. Raises Invalid("lifetime") when that
+    is never.
+    """
+    _check_serial(serial)
+    not_before = max(signer.not_before, subject.not_before)
+    not_after = min(signer.not_after, subject.not_after)
+    if not_after <= not_before:
+        raise Invalid(
+            "lifetime", "two authorities that are never valid at once cannot sign another"
+        )
+    certificate = subject.certificate
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject.name)
+        .issuer_name(signer.name)
+        .public_key(subject.key.public_key())
+        .serial_number(serial)
+        .not_valid_before(moment(not_before))
+        .not_valid_after(moment(not_after))
+        .add_extension(signer.authority_key_identifier.value, critical=False)
+    )
+    for kind in (x509.BasicConstraints, x509.KeyUsage, x509.SubjectKeyIdentifier):
+        extension = _whole_extension(certificate, kind)
+        if extension is not None:
+            builder = builder.add_extension(extension.value, critical=extension.critical)
+    made = builder.sign(signer.key, signer.signature_hash)
+    return made.public_bytes(serialization.Encoding.PEM)
+
+
+def signs_leaves_only(issuer: Issuer) -> bool:
+    """Tell whether verifiers accept no certificate between this one and a leaf.
+
+    OpenSSL does not count an intermediate that bears its own issuer's name (RFC 5280, section
+    6.1.4), Go does: only a certificate without a path length is safe with both.
+    """
+    constraints = _extension(issuer.certificate, x509.BasicConstraints)
+    return constraints is None or constraints.path_length is not None
+
+
+def _check_serial(serial: int) -> None:
+    if serial < 1 or serial.bit_length() > _SERIAL_BITS:
+        raise Broken("the serial number of an authority is not positive, or too long")
 
 
 def _check_key(certificates: Sequence[x509.Certificate], key: PrivateKey) -> None:
@@ -245,7 +301,14 @@ _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
 
 def _extension(certificate: x509.Certificate, kind: type[_Extension]) -> _Extension | None:
+    found = _whole_extension(certificate, kind)
+    return None if found is None else found.value
+
+
+def _whole_extension(
+    certificate: x509.Certificate, kind: type[_Extension]
+) -> x509.Extension[_Extension] | None:
     try:
-        return certificate.extensions.get_extension_for_class(kind).value
+        return certificate.extensions.get_extension_for_class(kind)
     except x509.ExtensionNotFound:
         return None

@@ -11,6 +11,11 @@ class Act(StrEnum):
     AUTHORITY_CREATED = "authority.created"
     AUTHORITY_IMPORTED = "authority.imported"
     AUTHORITY_KEY_EXPORTED = "authority.key_exported"
+    AUTHORITY_PREPARED = "authority.prepared"
+    AUTHORITY_ACTIVATED = "authority.activated"
+    AUTHORITY_RETIRED = "authority.retired"
+    AUTHORITY_KEY_ERASED = "authority.key_erased"
+    AUTHORITY_ENDED = "authority.ended"
     GRANT_CREATED = "grant.created"
     GRANT_CHANGED = "grant.changed"
     GRANT_REVOKED = "grant.revoked"
@@ -22,6 +27,7 @@ class Act(StrEnum):
     SITE_SET = "site.set"
     SITE_REMOVED = "site.removed"
     SERVER_CERTIFICATE_ISSUED = "server.certificate_issued"
+    SERVER_CERTIFICATE_TAKEN = "server.certificate_taken"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,6 +89,16 @@ class Kube:
                 return Listing(version=metadata.get("resourceVersion", ""), items=items)
             query["continue"] = metadata["continue"]
 
+    async def served(self, group: str, version: str = "") -> Object:
+        """Read what the API server tells of a group: its versions, or the kinds of a version.
+
+        Raises Missing when it serves no such group or version.
+        """
+        resource = Resource(group=group, version=version, plural="", kind="")
+        return await self._ask(
+            Question(method="GET", verb="get", resource=resource, namespace=None, group_only=True)
+        )
+
     async def create(self, resource: Resource, body: Object, namespace: str) -> Object:
         """Make an object; a `generateName` in its metadata will do for a name."""
         question = Question(

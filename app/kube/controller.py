@@ -1,14 +1,15 @@
 """The controller: whichever replica holds the Lease serves the AccessGrants of a cluster.
 
 It watches, keeps database and statuses in step, and looks at the database every second for what
-other replicas have redeemed. The others redeem as well as it does; all that they need is in the
-database, and so nothing of this has to run for a redemption.
+other replicas have redeemed. It also sees to what makes the server reachable. The others redeem as
+well as it does; all that they need is in the database, and so nothing of this has to run for a
+redemption.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal, NamedTuple, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from structlog.stdlib import BoundLogger
 
@@ -17,6 +18,7 @@ from app.errors import GrantServerError
 from app.kube.backoff import Backoff
 from app.kube.client import Kube
 from app.kube.elector import Elector, Terms
+from app.kube.exposure.exposing import Exposing
 from app.kube.grants import AccessGrants
 from app.kube.grants import kept as kept_of_grant
 from app.kube.informer import Change, Informer, Pace
@@ -59,8 +61,9 @@ _KEYS: Final = Work("keys")
 class Controller:
     """Serves the AccessGrants of `namespaces`, or of all (None), as `identity`.
 
-    `reach` tells how the server is reached, None while nobody knows. `instant` gives the UTC time
-    in seconds with its fraction, `monotonic` seconds that never jump.
+    `reach` tells how the server is reached, None while nobody knows, and then `waiting` what is
+    waited for, to people. `exposing` says what is to be done about it, None: nothing. `instant`
+    gives the UTC time in seconds with its fraction, `monotonic` seconds that never jump.
     """
 
     kube: Kube
@@ -69,11 +72,13 @@ class Controller:
     lease: Key
     identity: str
     reach: Callable[[], Reach | None]
+    waiting: Callable[[], str]
     clock: Callable[[], int]
     instant: Callable[[], float]
     monotonic: Callable[[], float]
     random_bytes: Callable[[int], bytes]
     log: BoundLogger
+    exposing: Exposing | None = None
     terms: Terms = field(default_factory=Terms)
     look_seconds: float = _LOOK_SECONDS
     pace: Pace = field(default_factory=lambda: Pace(backoff=_WATCH_BACKOFF))
@@ -109,7 +114,8 @@ class _Term:
         kube = controller.kube
         grants = self._grants_informer = self._informer(kube, "grants")
         sites = self._sites_informer = self._informer(kube, "sites")
-        secrets = self._secrets_informer = self._informer(kube, "secrets")
+        secrets = self._informer(kube, "secrets")
+        self._informers = (grants, sites, secrets)
         self._recorder = Recorder(
             kube,
             component=COMPONENT,
@@ -132,9 +138,11 @@ class _Term:
             self._namespaces,
             self._recorder,
             reach=controller.reach,
+            lack=controller.waiting,
             settle=self._settle,
             clock=controller.clock,
         )
+        self._reached = (controller.reach(), controller.waiting())  # as the grants have it
         self._settled = False  # every namespace, once
         grants.on_change(self._grant_changed)
         sites.on_change(self._site_changed)
@@ -158,39 +166,68 @@ class _Term:
         )
 
     async def run(self) -> None:
-        informers = (self._grants_informer, self._sites_informer, self._secrets_informer)
+        namespaces = self._controller.namespaces
         try:
             async with asyncio.TaskGroup() as group:
-                for informer in informers:
+                for informer in self._informers:
                     group.create_task(informer.run())
                 group.create_task(self._recorder.run())
-                for informer in informers:
-                    await informer.wait_synced()
+                for work in self._exposing():
+                    group.create_task(work)
                 # Before anything is shown: what is redeemed meanwhile is found by the next look.
                 marks = await self._until_served(self._cluster.marks)
-                await self._begin()
+                self._queue.start()
                 group.create_task(self._look(marks))
+                # One that cannot be watched, for want of rights or definitions, holds up no other.
+                begun = [
+                    group.create_task(self._begin(one))
+                    for one in ([None] if namespaces is None else dict.fromkeys(namespaces))
+                ]
+                await asyncio.wait(begun)
                 await self._queue.idle()
                 self._settled = True
                 self._queue.add_after(_KEYS, KEYS_KEPT_SECONDS)
         finally:
             await self._queue.stop()
 
-    async def _begin(self) -> None:
-        """Look at everything once: also at what was deleted while nobody watched."""
+    def _exposing(self) -> Sequence[Coroutine[Any, Any, None]]:
+        """What makes the server reachable, beside all else: neither waits for the other."""
+        controller = self._controller
+        if controller.exposing is None:
+            return ()
+        return controller.exposing.works(
+            controller.kube,
+            self._cluster,
+            self._recorder,
+            pace=controller.pace,
+            monotonic=controller.monotonic,
+            log=self._log,
+        )
+
+    async def _begin(self, scope: str | None) -> None:
+        """Look at everything in one namespace once, or in all (None), when all of it is known.
+
+        Also at what was deleted while nobody watched.
+        """
+        for informer in self._informers:
+            await informer.wait_synced_in(scope)
         namespaces, grants = await self._until_served(
             lambda: (self._cluster.namespaces(), self._cluster.live_names())
         )
-        for namespace in namespaces:
-            self._settle(namespace)
-        for namespace, name in grants:
-            self._queue.add(Work("grant", namespace, name))
+        there = [key for key in self._grants_informer if scope in {None, key.namespace}]
+        sites = [key.namespace for key in self._sites_informer if scope in {None, key.namespace}]
+        for namespace in (*namespaces, *sites):
+            if scope in {None, namespace}:
+                self._settle(namespace)
+        for namespace, name in (*grants, *there):
+            if scope in {None, namespace}:
+                self._queue.add(Work("grant", namespace, name))
         self._log.info(
             "serving AccessGrants",
-            access_grants=len(self._grants_informer),
-            sites=len(self._sites_informer),
+            namespace=scope or "all",
+            access_grants=len(there),
+            sites=len(sites),
         )
-        self._queue.start()
 
     async def _until_served(self, read: Callable[[], T]) -> T:
         while True:
@@ -207,6 +244,7 @@ class _Term:
         """
         while True:
             began = self._controller.monotonic()
+            self._compare_reach()
             try:
                 found = await in_thread(self._cluster.marks)
             except GrantServerError as error:
@@ -216,6 +254,14 @@ class _Term:
                 marks = found
             took = self._controller.monotonic() - began
             await asyncio.sleep(max(self._controller.look_seconds, _SHARE * took))
+
+    def _compare_reach(self) -> None:
+        """Have all grants told anew when the server is reached in another way."""
+        reached = (self._controller.reach(), self._controller.waiting())
+        if reached != self._reached:
+            self._reached = reached
+            for key in self._grants_informer:
+                self._queue.add(Work("grant", *key))
 
     def _compare(self, before: Mapping[str, Mark], now: Mapping[str, Mark]) -> None:
         for grant_id, mark in now.items():
@@ -231,7 +277,7 @@ class _Term:
     async def _work(self, work: Work) -> float | None:
         if work == _KEYS:
             return await self._namespaces.forget_keys()
-        if not self._serves(work.namespace):
+        if not self._knows(work.namespace):
             return None  # what is not watched must not pass for deleted
         if work.kind == "grant":
             return await self._grants.reconcile(Key(work.namespace, work.name))
@@ -247,15 +293,16 @@ class _Term:
             self._queue.add_after(_KEYS, KEYS_KEPT_SECONDS)
         return self._namespaces.soonest(work.namespace, self._controller.clock())
 
-    def _serves(self, namespace: str) -> bool:
-        return self._controller.namespaces is None or namespace in self._controller.namespaces
+    def _knows(self, namespace: str) -> bool:
+        return all(informer.synced_in(namespace) for informer in self._informers)
 
     def _settle(self, namespace: str) -> None:
         self._queue.add(Work("namespace", namespace))
 
     def _grant_changed(self, change: Change) -> None:
         self._grants.note(change.key)
-        self._queue.add(Work("grant", *change.key))
+        if not self._grants.wrote(change.key, change.after):
+            self._queue.add(Work("grant", *change.key))
 
     def _site_changed(self, change: Change) -> None:
         self._namespaces.note_site(change.key)

@@ -18,13 +18,17 @@ from app.kube.client import Kube
 from app.kube.informer import Informer
 from app.kube.namespaces import NOTHING, Namespace, Namespaces
 from app.kube.recorder import Importance, Recorder
-from app.kube.resources import ACCESS_GRANTS, Key, Object
+from app.kube.resources import ACCESS_GRANTS, Key, Object, key_of
 from app.kube.standing import Facts, Standing, standing, theft
 from app.kube.threads import in_thread
 from app.services.cluster import Cluster, Known, Resource
 
 _FOREIGN: Final = ("message",)
 """Fields that another controller may want otherwise: written only along with a change of ours."""
+
+
+_ENDS: Final = {State.EXPIRED: "Expired", State.USED_UP: "UsedUp", State.REVOKED: "Revoked"}
+"""How an Event calls the end of a grant, which is nothing to be warned of."""
 
 
 def kept(found: Object) -> Object:
@@ -37,9 +41,9 @@ def kept(found: Object) -> Object:
 class AccessGrants:
     """Reconciles AccessGrants, of which `grants` is the informer.
 
-    `reach` tells how the server is reached now, None while nobody knows. `settle` is called with a
-    namespace that has to be settled before its grants can be. Used from one event loop, by one
-    worker for a grant.
+    `reach` tells how the server is reached now, None while nobody knows, and then `lack` what is
+    waited for. `settle` is called with a namespace that has to be settled before its grants can
+    be. Used from one event loop, by one worker for a grant.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class AccessGrants:
         recorder: Recorder,
         *,
         reach: Callable[[], Reach | None],
+        lack: Callable[[], str],
         settle: Callable[[str], None],
         clock: Callable[[], int],
     ) -> None:
@@ -60,16 +65,23 @@ class AccessGrants:
         self._namespaces = namespaces
         self._recorder = recorder
         self._reach = reach
+        self._lack = lack
         self._settle = settle
         self._clock = clock
         self._keys: defaultdict[str, set[Key]] = defaultdict(set)
         self._uids: dict[Key, str] = {}
         self._waiting: defaultdict[str, set[Key]] = defaultdict(set)
         self._told: dict[str, int] = {}  # redemptions of a grant, by its UID
+        self._written: dict[Key, str] = {}  # the version that our last write made
 
     def note(self, key: Key) -> None:
         """Remember where there is an AccessGrant, or was."""
         self._keys[key.namespace].add(key)
+
+    def wrote(self, key: Key, found: Object | None) -> bool:
+        """Tell whether an AccessGrant is as our own write left it: then there is nothing to do."""
+        version = None if found is None else found["metadata"]["resourceVersion"]
+        return version is not None and self._written.get(key) == version
 
     def of(self, namespace: str) -> frozenset[Key]:
         """The AccessGrants of a namespace."""
@@ -115,6 +127,7 @@ class AccessGrants:
 
     def _forget(self, key: Key) -> None:
         self._told.pop(self._uids.pop(key, ""), None)
+        self._written.pop(key, None)
 
     async def _facts(self, key: Key, found: Object) -> Facts | None:
         """Gather what there is to know; None when the namespace has to be settled first."""
@@ -130,7 +143,11 @@ class AccessGrants:
         signer = namespace.signers.get(issuer)
         if wanted is not None and signer is None:
             return None
-        if wanted is not None and problem is None:
+        if wanted is None:
+            # What it asked for before goes on, and is counted.
+            uid = found["metadata"]["uid"]
+            known = await in_thread(self._cluster.known, uid, told_until=self._told_until(found))
+        elif problem is None:
             try:
                 known = await self._admit(found, wanted, namespace)
             except Conflict as error:
@@ -141,6 +158,7 @@ class AccessGrants:
             issuer=issuer,
             signer=signer or NOTHING,
             reach=self._reach(),
+            waiting=self._lack(),
             known=known,
             now=self._clock(),
         )
@@ -148,9 +166,6 @@ class AccessGrants:
     async def _admit(self, found: Object, wanted: Wanted, namespace: Namespace) -> Known:
         metadata, status = found["metadata"], found.get("status") or {}
         own = namespace.signers[wanted.issuer].authority_id if wanted.issuer else None
-        shown = status.get("redemptions")
-        # A status that somebody has set back does not make them happen once more.
-        told_until = max(shown if isinstance(shown, int) else 0, self._told.get(metadata["uid"], 0))
         return await in_thread(
             self._cluster.admit,
             Resource(
@@ -161,8 +176,14 @@ class AccessGrants:
                 told=read_told(status),
             ),
             own,
-            told_until=told_until,
+            told_until=self._told_until(found),
         )
+
+    def _told_until(self, found: Object) -> int:
+        """How many redemptions were told; a status that was set back does not repeat them."""
+        shown = (found.get("status") or {}).get("redemptions")
+        told = self._told.get(found["metadata"]["uid"], 0)
+        return max(shown if isinstance(shown, int) else 0, told)
 
     async def _show(self, found: Object, stands: Standing, facts: Facts) -> None:
         try:
@@ -178,6 +199,7 @@ class AccessGrants:
         except Missing:
             return  # its end is on its way to us
         if written is not None:
+            self._written[key_of(found)] = written["metadata"]["resourceVersion"]
             self._tell(found, stands, facts)
 
     def _tell(self, found: Object, stands: Standing, facts: Facts) -> None:
@@ -197,8 +219,8 @@ class AccessGrants:
         if stands.ready and before.get("status") != "True":
             self._recorder.tell(ACCESS_GRANTS, found, "Ready", "The grant can be redeemed")
         elif not stands.ready and before.get("message") != message:
-            ended = known is not None and known.grant.state(facts.now) is State.EXPIRED
-            reason = "Expired" if ended else stands.conditions[2].reason
+            state = State.ACTIVE if known is None else known.grant.state(facts.now)
+            reason = _ENDS.get(state, stands.conditions[2].reason)
             self._recorder.tell(
                 ACCESS_GRANTS,
                 found,

@@ -142,6 +142,18 @@ class Informer:
         for scope in self._scopes:
             await scope.synced.wait()
 
+    def synced_in(self, namespace: str) -> bool:
+        """Whether all that there was in one of the namespaces has been seen once."""
+        return any(
+            scope.synced.is_set() for scope in self._scopes if scope.namespace in {None, namespace}
+        )
+
+    async def wait_synced_in(self, namespace: str | None) -> None:
+        """Wait until it is; None where all namespaces are watched as one."""
+        for scope in self._scopes:
+            if scope.namespace == namespace:
+                await scope.synced.wait()
+
     async def run(self) -> None:
         """List, watch, and begin again whatever happens, until cancelled."""
         async with asyncio.TaskGroup() as group:

@@ -21,7 +21,7 @@ async def open_kube(config: Path | None, *, host: str, port: int) -> Kube:
     return Kube(await Connection.open(source))
 
 
-def lease_key(text: str, directory: Path = SERVICE_ACCOUNT) -> Key:
+def object_key(text: str, directory: Path = SERVICE_ACCOUNT) -> Key:
     """Read NAME or NAMESPACE/NAME; without a namespace it is the pod's own, or `default`."""
     namespace, _, name = text.rpartition("/")
     return Key(namespace or _own_namespace(directory), name)

@@ -33,10 +33,13 @@ class Question:
     query: Mapping[str, str] = field(default_factory=dict)
     content_type: str = JSON
     body: object = field(default=None, repr=False)
+    group_only: bool = False  # not of objects: of what is served in the group of the resource
 
     @property
     def path(self) -> str:
         """Where it is asked, the names in braces."""
+        if self.group_only:
+            return self.resource.root.rstrip("/")
         parts = [self.resource.root]
         if self.namespace is not None:
             parts.append("namespaces/{namespace}")
@@ -55,13 +58,17 @@ class Question:
     @property
     def doing(self) -> str:
         """Say what is asked, for a person."""
+        if self.group_only:
+            return f"{self.verb} {self.path}"
         where = f" in namespace {self.namespace}" if self.namespace else ""
         return f"{self.verb} {self.resource}{'/status' if self.status else ''}{where}"
 
     def refused(self, status: int, body: Object, retry_after: float | None) -> GrantServerError:
         """Translate an answer that is not a success."""
         kind, name = self.resource.kind, self.name
-        if status == HTTPStatus.GONE:
+        if self.group_only:
+            kind, name = "API", self.path
+        elif status == HTTPStatus.GONE:
             kind, name = f"version of {self.resource}", self.query.get("resourceVersion", "")
         elif status == HTTPStatus.NOT_FOUND and not name:
             where = f" in namespace {self.namespace}" if self.namespace else ""

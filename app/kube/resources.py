@@ -47,6 +47,23 @@ SITES: Final = Resource(group="skupper.io", version="v2alpha1", plural="sites", 
 SECRETS: Final = Resource(group="", version="v1", plural="secrets", kind="Secret")
 LEASES: Final = Resource(group="coordination.k8s.io", version="v1", plural="leases", kind="Lease")
 EVENTS: Final = Resource(group="", version="v1", plural="events", kind="Event")
+SERVICES: Final = Resource(group="", version="v1", plural="services", kind="Service")
+DEPLOYMENTS: Final = Resource(group="apps", version="v1", plural="deployments", kind="Deployment")
+INGRESSES: Final = Resource(
+    group="networking.k8s.io", version="v1", plural="ingresses", kind="Ingress"
+)
+ROUTES: Final = Resource(group="route.openshift.io", version="v1", plural="routes", kind="Route")
+GATEWAY_API: Final = "gateway.networking.k8s.io"
+
+
+def gateways(version: str) -> Resource:
+    """Gateways, in a version that is served."""
+    return Resource(group=GATEWAY_API, version=version, plural="gateways", kind="Gateway")
+
+
+def tls_routes(version: str) -> Resource:
+    """TLSRoutes, in a version that is served."""
+    return Resource(group=GATEWAY_API, version=version, plural="tlsroutes", kind="TLSRoute")
 
 
 def key_of(found: Object) -> Key:

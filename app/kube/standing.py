@@ -21,6 +21,7 @@ from app.services.cluster import Known, Signer
 
 EDGE: Final = "Edge sites cannot accept incoming links from remote sites"
 _OK: Final = "OK"
+_NOBODY_KNOWS: Final = "The server has no address yet: GRANTSERVER_REACH_URL is not set"
 
 
 class Word(StrEnum):
@@ -36,7 +37,8 @@ class Facts:
     """What there is to know about an AccessGrant at a moment.
 
     `problem` is what is wrong with its spec; `known` is None where that kept it from being made.
-    `signer` stands for the issuer Secret that is called `issuer`.
+    `signer` stands for the issuer Secret that is called `issuer`. Without `reach`, `waiting` says
+    what is waited for.
     """
 
     problem: str | None
@@ -44,6 +46,7 @@ class Facts:
     issuer: str
     signer: Signer
     reach: Reach | None
+    waiting: str = ""
     known: Known | None = field(repr=False)
     now: int
 
@@ -101,7 +104,7 @@ def _not_processed(facts: Facts) -> _No | None:
 
 def _not_resolved(facts: Facts) -> _No | None:
     if facts.reach is None:
-        return _No(Word.PENDING, "The server has no address yet: GRANTSERVER_REACH_URL is not set")
+        return _No(Word.PENDING, facts.waiting or _NOBODY_KNOWS)
     return None
 
 

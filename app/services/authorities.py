@@ -1,4 +1,7 @@
-"""Authorities that we keep: made, imported, opened for signing, shown, exported."""
+"""Authorities that we keep: made, imported, opened for signing, shown, exported.
+
+One generation of each; how another takes its place is `rotation`'s.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -76,6 +79,29 @@ def create(
     Raises Invalid for a bad name, Conflict when there is one of this name.
     """
     check_name("name", name)
+    made, _ = make(
+        keyring,
+        name=name,
+        purpose=purpose,
+        key_type=key_type,
+        lifetime_seconds=lifetime_seconds,
+        now=now,
+        random_bytes=random_bytes,
+    )
+    return _keep(database, made, act=Act.AUTHORITY_CREATED, actor=actor)
+
+
+def make(
+    keyring: Keyring,
+    *,
+    name: str,
+    purpose: Purpose,
+    key_type: KeyType,
+    lifetime_seconds: int,
+    now: int,
+    random_bytes: Callable[[int], bytes],
+) -> tuple[Authority, Issuer]:
+    """Make a self-signed authority, its key sealed, without keeping it anywhere."""
     key = keys.generate(key_type)
     certificate_pem = issuers.create_authority(
         common_name=name,
@@ -83,14 +109,12 @@ def create(
         serial=serial_number(random_bytes(SERIAL_BYTES), now),
         not_before=now - _BACKDATE_SECONDS,
         not_after=now + lifetime_seconds,
+        # Tokens that are out are redeemed by way of the certificate of the one that comes next.
+        leaves_only=purpose is not Purpose.SERVER,
     )
     issuer = issuers.load_issuer(certificate_pem, keys.to_pem(key))
-    return _keep(
-        database,
-        _authority(name, purpose, issuer, keyring, imported=False, now=now, random=random_bytes),
-        act=Act.AUTHORITY_CREATED,
-        actor=actor,
-    )
+    made = _authority(name, purpose, issuer, keyring, imported=False, now=now, random=random_bytes)
+    return made, issuer
 
 
 def import_authority(
@@ -140,6 +164,15 @@ def show(database: Database, name: str) -> tuple[Authority, CertificateFacts]:
     return authority, facts(authority.certificate_pem.encode())
 
 
+def with_generations(database: Database, name: str) -> Sequence[Authority]:
+    """All generations of the authority of this name, the first one first. Raises Missing."""
+    with database.reading() as connection:
+        authority = authority_rows.by_name(connection, name)
+        if authority is None:
+            raise Missing("authority", name)
+        return authority_rows.family(connection, authority.root)
+
+
 def fingerprint(authority: Authority) -> str:
     """The SHA-256 of the certificate that signs, in lower-case hexadecimal."""
     if authority.origin is None:
@@ -171,8 +204,9 @@ def export_key(database: Database, keyring: Keyring, name: str, *, actor: str, n
 
 def open_issuer(authority: Authority, keyring: Keyring) -> Issuer:
     """Open an authority for signing. Raises Unready(ISSUER) when its key cannot be opened."""
-    if authority.origin is not None and not authority.sealed_key:
-        raise Unready(Lack.ISSUER, f"authority {authority.name} has no key: there is no Secret")
+    if not authority.sealed_key:
+        why = "it was erased" if authority.origin is None else "there is no Secret"
+        raise Unready(Lack.ISSUER, f"authority {authority.name} has no key: {why}")
     try:
         key_pem = keyring.open(authority.sealed_key, purpose=key_purpose(authority.fingerprint))
         return issuers.load_issuer(authority.certificate_pem.encode(), key_pem)

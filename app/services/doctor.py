@@ -1,7 +1,7 @@
 """The doctor: looks at what breaks in practice, and says what to do about it.
 
 Every finding is a sentence with its remedy. Nothing is changed. What needs the network (does the
-public address answer with our certificate?) is asked by the caller, who owns the connection.
+public address lead here?) is asked by the caller, and judged here as all else is.
 """
 
 import os
@@ -14,11 +14,14 @@ from typing import Final
 
 from app.crypto import server_certificates
 from app.crypto.sealing import Keyring
-from app.domain.authorities import Purpose
+from app.domain import self_check
+from app.domain.authorities import Authority, State
+from app.domain.self_check import Misfit, Outcome
 from app.domain.sites import Site
 from app.domain.times import rfc3339
 from app.errors import GrantServerError, Misconfigured, Unready
 from app.services.authorities import open_issuer
+from app.services.certificate_files import CertificateFiles
 from app.services.reach import open_server_key
 from app.store import audit as audit_rows
 from app.store import authorities as authority_rows
@@ -27,11 +30,24 @@ from app.store import sites as site_rows
 from app.store.access_grants import NO_ISSUER
 from app.store.engine import Database
 
+ADDRESS: Final = "public address"
+"""The name of the check that needs the network."""
+
 _SOON_SECONDS: Final = 30 * 24 * 3600
 _EARLIEST_SENSIBLE: Final = 1_767_225_600  # 2026-01-01: a clock before it is certainly wrong
 _BACKWARDS_SECONDS: Final = 60  # clocks are set back by a little every day
+_SERVED: Final = "server certificate"
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _RESTORE: Final = "stop the server and restore the newest backup that passes `db check`"
+_MISFITS: Final = {
+    Misfit.NAME: "see that the host of the URL is right and that the server runs with the same "
+    "settings: its own CA then issues a certificate that carries it; a certificate that you keep "
+    "yourself has to name the host",
+    Misfit.TIME: "see that the clock is right and that the server runs, which renews what its own "
+    "CA issued; renew a certificate that you keep yourself",
+    Misfit.TRUST: "name the CA that issued it (GRANTSERVER_TLS_CA_FILE), and see that the server "
+    "runs with the same settings; tokens that carry another CA have to be made anew",
+}
 
 
 class Verdict(StrEnum):
@@ -59,17 +75,19 @@ def examine(
     hosts: Sequence[str],
     private_paths: Sequence[Path],
     now: int,
+    files: CertificateFiles | None = None,
 ) -> list[Finding]:
     """Look at everything that can be seen from this machine.
 
-    `hosts` are the names that the server certificate must carry; `private_paths` are files and
-    directories that nobody else may read. A check that cannot be made is a problem of its own.
+    `hosts` are the names that the server certificate must carry, which comes from `files` where
+    there are any; `private_paths` are files and directories that nobody else may read. A check
+    that cannot be made is a problem of its own.
     """
     checks: tuple[tuple[str, Callable[[], Iterable[Finding]]], ...] = (
         ("clock", lambda: _clock(now, _last_act(database))),
         ("permissions", lambda: _permissions(private_paths)),
         ("database", lambda: _database(database, now)),
-        ("server certificate", lambda: _server_certificate(database, keyring, hosts, now)),
+        (_SERVED, lambda: _server_certificate(database, keyring, files, hosts, now)),
         ("authorities", lambda: _authorities(database, keyring, now)),
         ("sites", lambda: _sites(database)),
     )
@@ -85,6 +103,47 @@ def examine(
 def examine_machine(*, private_paths: Sequence[Path], now: int) -> list[Finding]:
     """Look at what can be seen where the database cannot be opened."""
     return [*_clock(now, None), *_permissions(private_paths)]
+
+
+def served_fingerprints(database: Database, files: CertificateFiles | None) -> frozenset[str]:
+    """Tell by which fingerprints the listener's certificate is known; none before it is there.
+
+    Raises Misconfigured when the files cannot be used.
+    """
+    if files is not None:
+        return frozenset({files.read().fingerprint})
+    with database.reading() as connection:
+        current = authority_rows.current_server_certificate(connection)
+    return frozenset() if current is None else frozenset({current.fingerprint})
+
+
+def public_address(found: self_check.Finding, url: str) -> Finding:
+    """Say what came of dialling our own `url`, and what to do next.
+
+    What a client would trip over is a problem; that nobody is reached from here may be the
+    network's doing, or nobody is serving at the moment.
+    """
+    match found.outcome:
+        case Outcome.REACHABLE:
+            verdict, remedy = Verdict.OK, ""
+        case Outcome.UNKNOWN:
+            verdict = Verdict.WARNING
+            remedy = "wait until there is an address, or set GRANTSERVER_REACH_URL"
+        case Outcome.UNREACHABLE:
+            verdict = Verdict.WARNING
+            remedy = (
+                "start the server (grantserver serve); see that name, firewall and load balancer "
+                f"lead from {url} to it; behind a NAT, try from outside"
+            )
+        case Outcome.TERMINATED:
+            verdict = Verdict.PROBLEM
+            remedy = (
+                "have what stands before the server pass TLS through (a Route with passthrough, a "
+                "load balancer in TCP mode): it could read codes and private keys"
+            )
+        case Outcome.WRONG_CERTIFICATE:
+            verdict, remedy = Verdict.PROBLEM, _MISFITS[found.misfit or Misfit.TRUST]
+    return Finding(check=ADDRESS, verdict=verdict, found=found.detail, remedy=remedy)
 
 
 def _last_act(database: Database) -> int | None:
@@ -170,14 +229,20 @@ def _database(database: Database, now: int) -> Iterator[Finding]:
 
 
 def _server_certificate(
-    database: Database, keyring: Keyring, hosts: Sequence[str], now: int
+    database: Database,
+    keyring: Keyring,
+    files: CertificateFiles | None,
+    hosts: Sequence[str],
+    now: int,
 ) -> Iterator[Finding]:
-    name = "server certificate"
+    if files is not None:
+        yield from _certificate_of_files(files, hosts, now)
+        return
     with database.reading() as connection:
         current = authority_rows.current_server_certificate(connection)
     if current is None:
         yield Finding(
-            check=name,
+            check=_SERVED,
             verdict=Verdict.WARNING,
             found="there is none yet",
             remedy="start the server once: `grantserver serve`",
@@ -187,58 +252,92 @@ def _server_certificate(
         open_server_key(current, keyring)
     except GrantServerError as error:
         yield Finding(
-            check=name,
+            check=_SERVED,
             verdict=Verdict.PROBLEM,
             found=f"its private key cannot be opened: {error}",
             remedy=_missing_lines(keyring) if isinstance(error, Misconfigured) else _RESTORE,
         )
-    missing = server_certificates.missing_hosts(current.certificate_pem.encode(), hosts)
-    if missing:
-        yield Finding(
-            check=name,
-            verdict=Verdict.PROBLEM,
-            found=f"it does not carry {', '.join(missing)}",
-            remedy="restart the server with the same settings: it issues one that does",
-        )
+    if current.origin:
+        keeper = "whoever keeps the Secret that it comes from"
+        renewal, reissue = f"have {keeper} renew it", f"have {keeper} name them too"
     else:
-        yield Finding(check=name, verdict=Verdict.OK, found=f"it carries {', '.join(hosts)}")
-    yield _ending(name, current.not_after, now, "restart the server: it issues a new one")
+        renewal = "start the server: it renews its certificate"
+        reissue = "start the server with the same settings: it issues one that does"
+    pem = current.certificate_pem.encode()
+    yield _carries(pem, hosts, reissue)
+    yield _ending(_SERVED, current.not_after, now, renewal)
+
+
+def _certificate_of_files(
+    files: CertificateFiles, hosts: Sequence[str], now: int
+) -> Iterator[Finding]:
+    try:
+        pair = files.read()
+    except Misconfigured as error:
+        yield Finding(
+            check=_SERVED,
+            verdict=Verdict.PROBLEM,
+            found=str(error),
+            remedy="mend the files: a server that runs goes on with what it read before, and one "
+            "that is started does not start",
+        )
+        return
+    yield _carries(pair.certificate_pem, hosts, f"have {files.certificate} issued for them too")
+    yield _ending(_SERVED, pair.not_after, now, f"renew {files.certificate} and its key")
+
+
+def _carries(certificate_pem: bytes, hosts: Sequence[str], remedy: str) -> Finding:
+    missing = server_certificates.missing_hosts(certificate_pem, hosts)
+    if not missing:
+        carried = ", ".join(hosts) or "all that is asked for: there is no address yet"
+        return Finding(check=_SERVED, verdict=Verdict.OK, found=f"it carries {carried}")
+    found = f"it does not carry {', '.join(missing)}"
+    return Finding(check=_SERVED, verdict=Verdict.PROBLEM, found=found, remedy=remedy)
 
 
 def _authorities(database: Database, keyring: Keyring, now: int) -> Iterator[Finding]:
     with database.reading() as connection:
         known = authority_rows.every(connection)
     for authority in known:
-        if authority.origin is not None and not authority.sealed_key:
-            continue  # its Secret is gone, and nothing leads to it
-        name = f"authority {authority.name}"
-        try:
-            open_issuer(authority, keyring)
-        except Unready as error:  # the others are looked at all the same
-            yield Finding(
-                check=name,
-                verdict=Verdict.PROBLEM,
-                found=str(error),
-                remedy=_missing_lines(keyring),
-            )
-            continue
-        if authority.not_before > now:
-            yield Finding(
-                check=name,
-                verdict=Verdict.PROBLEM,
-                found=f"it begins at {rfc3339(authority.not_before)}: nobody accepts before then "
-                "what it signs",
-                remedy="see that the clock is right; then wait, or use another authority until "
-                "then (`grantserver ca list`)",
-            )
-            continue
-        if authority.purpose is Purpose.SERVER:
-            remedy = "every token carries this CA: plan its replacement"
-        elif authority.origin is not None:
-            remedy = f"renew the Secret that it comes from, {authority.origin}"
-        else:
-            remedy = "make another (`grantserver ca init`) and give it to its sites (`site set`)"
-        yield _ending(name, authority.not_after, now, remedy)
+        if authority.state is not State.ENDED and not _may_lack_its_key(authority):
+            yield _authority(authority, keyring, now)
+
+
+def _may_lack_its_key(authority: Authority) -> bool:
+    """Tell of one without a key whether that is as it should be.
+
+    Its Secret is gone and nothing leads to it, or its successor signs.
+    """
+    given_up = authority.origin is not None or authority.state is State.RETIRED
+    return given_up and not authority.sealed_key
+
+
+def _authority(authority: Authority, keyring: Keyring, now: int) -> Finding:
+    name = f"authority {authority.name}"
+    try:
+        open_issuer(authority, keyring)
+    except Unready as error:  # the others are looked at all the same
+        return Finding(
+            check=name,
+            verdict=Verdict.PROBLEM,
+            found=str(error),
+            remedy=_missing_lines(keyring),
+        )
+    if authority.not_before > now:
+        return Finding(
+            check=name,
+            verdict=Verdict.PROBLEM,
+            found=f"it begins at {rfc3339(authority.not_before)}: nobody accepts before then "
+            "what it signs",
+            remedy="see that the clock is right; then wait, or use another authority until "
+            "then (`grantserver ca list`)",
+        )
+    if authority.state is State.RETIRED:
+        return Finding(check=name, verdict=Verdict.OK, found="it has a successor")
+    remedy = f"replace it: grantserver ca rotate {authority.name}"
+    if authority.origin is not None:
+        remedy = f"renew the Secret that it comes from, {authority.origin}"
+    return _ending(name, authority.not_after, now, remedy)
 
 
 def _sites(database: Database) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from app.domain import codes
 from app.domain.access_grants import kept_name
 from app.domain.audit import Act, Entry
-from app.domain.authorities import Purpose
+from app.domain.authorities import can_sign_for_sites
 from app.domain.documents import access_token
 from app.domain.durations import format_seconds
 from app.domain.grants import ID_RANDOM_BYTES, Grant, Redemption, check_redemptions, new_id
@@ -73,7 +73,7 @@ def create(
         site = _site(site_rows.every(connection), wish.site)
         if wish.issuer is not None:
             issuer = authority_rows.by_name(connection, wish.issuer)
-            if issuer is None or issuer.purpose is not Purpose.SITE or not issuer.sealed_key:
+            if issuer is None or not can_sign_for_sites(issuer):
                 raise Invalid("issuer", f'no site authority "{wish.issuer}"')
         if grant_rows.matching(connection, name=wish.name, site=site):
             raise Conflict(f'site "{site}" has a grant "{wish.name}" already: remove it first')

@@ -2,7 +2,8 @@
 
 Answers go when their time is over; grants, with all that belongs to them, and audit entries go when
 they are older than they are to be kept. It goes on beside redemptions and never in their way: few
-rows in a transaction, and a rest after each that is longer than the transaction was.
+rows in a transaction, and a rest after each that is longer than the transaction was. The steps of
+rotations that are due are taken by the way.
 """
 
 import sys
@@ -21,6 +22,9 @@ from app.store.engine import Database
 from app.store.pruning import ANSWERS, AUDIT, BEGINNING, Aging, Place
 
 UNBOUNDED: Final = sys.maxsize
+ROTATION_SECONDS: Final = 60.0
+"""Between two looks at what rotations want next: a look is a small query."""
+
 _REST: Final = 4.0  # times as long as the step before it: a fifth of the time, at most, is ours
 _LONGEST_REST: Final = 2.0  # seconds
 
@@ -127,7 +131,9 @@ class Housekeeping:
     """Sweeps in a thread of its own, at once and then `every_seconds`, until it is stopped.
 
     `on_pruned` is told what each transaction has deleted, `on_swept` when a sweep has come to its
-    end; both are called in the thread. A sweep that fails is logged, and the next one tries again.
+    end; both are called in the thread. `advance` takes the steps of rotations that are due, and
+    tells how many they were; it is called before each sweep, and every `ROTATION_SECONDS` too.
+    What fails is logged, and the next turn tries again.
     """
 
     def __init__(
@@ -135,6 +141,7 @@ class Housekeeping:
         sweeper: Sweeper,
         *,
         every_seconds: float,
+        advance: Callable[[], int] = lambda: 0,
         monotonic: Callable[[], float],
         log: BoundLogger,
         on_pruned: Callable[[Pruned, int], None],
@@ -142,6 +149,7 @@ class Housekeeping:
     ) -> None:
         self._sweeper = sweeper
         self._every = min(every_seconds, threading.TIMEOUT_MAX)
+        self._advance = advance
         self._monotonic = monotonic
         self._log = log
         self._on_pruned = on_pruned
@@ -179,10 +187,30 @@ class Housekeeping:
         if pruned.total():
             self._log.info("pruned", **{kind.value: pruned[kind] for kind in Pruned})
 
+    def rotate(self) -> None:
+        """Take the steps of rotations that are due."""
+        try:
+            taken = self._advance()
+        except GrantServerError as error:
+            self._log.warning("rotations could not go on", why=str(error))
+        except Exception:  # noqa: BLE001 - as above
+            self._log.exception("rotations could not go on")
+        else:
+            if taken:
+                self._log.info("rotations went on", steps=taken)
+
     def _run(self) -> None:
-        self.turn()
-        while not self._stopped.wait(self._every):
+        while True:
+            self.rotate()
             self.turn()
+            left = self._every
+            while left > 0:
+                rest = min(left, ROTATION_SECONDS)
+                if self._stopped.wait(rest):
+                    return
+                left -= rest
+                if left > 0:
+                    self.rotate()
 
 
 def prune(

@@ -5,14 +5,15 @@ cannot be opened, a key that cannot be made. The ledger has not been asked yet w
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from app.crypto import keys, mint
 from app.crypto.issuers import Issuer
 from app.crypto.keys import KeyPair
 from app.crypto.sealing import Keyring
-from app.domain.authorities import Authority
+from app.domain import authorities as rules
+from app.domain.authorities import Authority, State
 from app.domain.certificates import KeyType, Minted
 from app.domain.sites import Endpoint, Link, links
 from app.errors import Lack, Unready
@@ -35,12 +36,21 @@ class Policy:
     lifetime_seconds: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """Whom an answer tells to trust: the authorities' ids, and their certificates as PEM."""
+
+    issuer_ids: tuple[int, ...]
+    ca_pem: bytes = field(repr=False)
+
+
 @dataclass(slots=True)
 class Issuance:
     """Mints certificates and finds Links; keeps what it has read, parsed and opened once.
 
-    Authorities never change, and endpoints are kept under the revision of their site, so
-    nothing that is kept here can be stale.
+    The certificate of an authority never changes. Endpoints, and which authorities are to be
+    trusted, are kept under the revision of their site, which every claim reads and every step of a
+    rotation raises; so nothing that is kept here can be stale.
     """
 
     database: Database
@@ -48,6 +58,8 @@ class Issuance:
     policy: Policy
     random_bytes: Callable[[int], bytes]
     _issuers: dict[int, Issuer] = field(default_factory=dict)
+    _trusts: dict[tuple[int, int], tuple[int, Trust]] = field(default_factory=dict)
+    _bundles: dict[tuple[int, ...], bytes] = field(default_factory=dict)
     _endpoints: dict[int, tuple[int, tuple[Endpoint, ...]]] = field(default_factory=dict)
     _keys: list[KeyPair] = field(default_factory=list, repr=False)
 
@@ -77,16 +89,29 @@ class Issuance:
             lifetime_seconds=self.policy.lifetime_seconds,
         )
 
-    async def ca_pem(self, issuer_id: int) -> bytes:
-        """The certificates of an authority that has signed before, if it still can or not.
+    async def trust(self, found: Found) -> Trust:
+        """Whom the answer to a claim tells to trust: all living generations of its authority.
 
-        Raises Unready(ISSUER) when it is not there.
+        Raises Unready(ISSUER) when there is none.
         """
-        issuer = self._issuers.get(issuer_id)
-        if issuer is not None:
-            return issuer.certificate_pem
-        authority = await asyncio.to_thread(self._read_authority, issuer_id)
-        return authority.certificate_pem.encode()
+        place = found.site_id, found.issuer_id
+        kept = self._trusts.get(place)
+        if kept is None or kept[0] != found.site_revision:
+            kept = found.site_revision, await asyncio.to_thread(self._read_trust, found.issuer_id)
+            if len(self._trusts) >= _MOST_SITES_KEPT:
+                self._trusts.clear()
+            self._trusts[place] = kept
+        return kept[1]
+
+    async def ca_pem(self, issuer_ids: tuple[int, ...]) -> bytes:
+        """The certificates that an earlier answer told to trust, whether they are still or not.
+
+        Raises Unready(ISSUER) when one is not there.
+        """
+        kept = self._bundles.get(issuer_ids)
+        if kept is None:
+            kept = await asyncio.to_thread(self._read_bundle, issuer_ids)
+        return kept
 
     async def _open(self, issuer_id: int) -> Issuer:
         issuer = await asyncio.to_thread(self._read_issuer, issuer_id)
@@ -105,6 +130,28 @@ class Issuance:
     def _read_endpoints(self, found: Found) -> tuple[Endpoint, ...]:
         with self.database.reading() as connection:
             return site_rows.endpoints_of(connection, found.site_id)
+
+    def _read_trust(self, issuer_id: int) -> Trust:
+        signing = self._read_authority(issuer_id)
+        with self.database.reading() as connection:
+            family = authority_rows.family(connection, signing.root)
+        for one in family:
+            if one.state is not State.ACTIVE:
+                self._issuers.pop(one.id, None)  # its key is needed no more
+        trusted = rules.trusted(family)
+        if all(one.id != issuer_id for one in trusted):
+            trusted = (signing, *trusted)  # which has ended since the claim came
+        issuer_ids = tuple(one.id for one in trusted)
+        return Trust(issuer_ids=issuer_ids, ca_pem=self._keep_bundle(issuer_ids, trusted))
+
+    def _read_bundle(self, issuer_ids: tuple[int, ...]) -> bytes:
+        return self._keep_bundle(issuer_ids, [self._read_authority(one) for one in issuer_ids])
+
+    def _keep_bundle(self, issuer_ids: tuple[int, ...], trusted: Sequence[Authority]) -> bytes:
+        """Write the certificates of some authorities; equal ones are kept once for all sites."""
+        if len(self._bundles) >= _MOST_SITES_KEPT:
+            self._bundles.clear()
+        return self._bundles.setdefault(issuer_ids, rules.bundle(trusted).encode())
 
     def _read_issuer(self, issuer_id: int) -> Issuer:
         return open_issuer(self._read_authority(issuer_id), self.keyring)

@@ -1,6 +1,6 @@
 """How we are reached: the CA that tokens carry, and the certificate of the HTTPS listener."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -8,6 +8,7 @@ from app.crypto import keys, server_certificates
 from app.crypto.facts import facts
 from app.crypto.leaves import SERIAL_BYTES
 from app.crypto.sealing import NONCE_BYTES, Keyring
+from app.domain import authorities as rules
 from app.domain.audit import Act, Entry
 from app.domain.authorities import Authority, ServerCertificate
 from app.domain.certificates import KeyType
@@ -16,28 +17,43 @@ from app.errors import Missing
 from app.services.authorities import SERVER_AUTHORITY, open_issuer
 from app.store import audit as audit_rows
 from app.store import authorities as authority_rows
-from app.store.engine import Database
+from app.store.engine import Connection, Database
 
 LIFETIME_SECONDS: Final = 365 * 24 * 3600
-RENEWED_BEFORE_SECONDS: Final = LIFETIME_SECONDS // 3  # two thirds of its life have passed
+SECRET: Final = "secret"  # noqa: S105 - a word, and no secret
+"""The origin of a certificate that somebody else keeps in a Secret of Kubernetes."""
+
+_MOST_CARRIED: Final = 20  # hosts of tokens that are out; addresses that change all the time
+_LONGEST_RETRY_SECONDS: Final = 24 * 3600  # for so long a claim may come again, at most by far
+_NOBODY: Final = "localhost"  # a certificate needs a host, also while nobody knows ours
+_BEGIN: Final = "-----BEGIN CERTIFICATE-----"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerMaterial:
-    """The HTTPS listener's certificate and key, PEM."""
+    """The HTTPS listener's certificate with its chain, and its key, PEM.
+
+    `fingerprint` is the SHA-256 of the first certificate in lower-case hexadecimal.
+    """
 
     certificate_pem: bytes = field(repr=False)
     key_pem: bytes = field(repr=False)
+    fingerprint: str
     not_after: int
 
 
 def current(database: Database, base_url: str) -> Reach:
-    """What a token has to carry to reach us at `base_url`."""
+    """What a token has to carry to reach us at `base_url`.
+
+    After a rotation, that is the old CA too until it has ended: whatever is served meanwhile,
+    one of the two vouches for it.
+    """
     with database.reading() as connection:
-        authority = authority_rows.of_server(connection)
-    if authority is None:
+        family = authority_rows.server_family(connection)
+    signing = rules.active(family)
+    if signing is None:
         raise Missing("authority", SERVER_AUTHORITY)
-    return Reach(url=base_url, ca_pem=authority.certificate_pem)
+    return Reach(url=base_url, ca_pem=rules.bundle(rules.trusted(family)))
 
 
 def server_material(
@@ -45,54 +61,34 @@ def server_material(
     keyring: Keyring,
     *,
     hosts: Sequence[str],
+    first: str = "",
     now: int,
     random_bytes: Callable[[int], bytes],
 ) -> ServerMaterial:
     """The listener's certificate for all of `hosts`: the kept one while it serves, else a new one.
 
-    A new one is made when there is none, when a host is not in it, or when two thirds of its
-    life have passed. Raises Unready(ISSUER) when the server's own CA cannot sign.
+    A new one is made when there is none of ours, when a host is not in it, when it is time to
+    renew it, or when another generation of our CA signs by now. Of several processes that do so at
+    once, one has its certificate kept, and the others get that one. Raises Unready(ISSUER) when
+    the server's own CA cannot sign.
+
+    `first` is the host that tokens carry now, where they carry any: it is named before all others.
+    A new certificate also has those that tokens carry which were made before and may still come.
     """
+    hosts = list(dict.fromkeys([first, *hosts])) if first else hosts
     with database.reading() as connection:
         kept = authority_rows.current_server_certificate(connection)
-        authority = authority_rows.of_server(connection)
-    if kept is not None and _serves(kept, hosts, now):
-        key_pem = open_server_key(kept, keyring)
-        return ServerMaterial(
-            certificate_pem=kept.certificate_pem.encode(),
-            key_pem=key_pem,
-            not_after=kept.not_after,
-        )
-    if authority is None:
+        family = authority_rows.server_family(connection)
+    if kept is not None and _serves(kept, family, hosts, first, now):
+        return _opened(kept, keyring)
+    with database.reading() as connection:
+        hosts = list(dict.fromkeys([*hosts, *_carried_before(connection, now)])) or [_NOBODY]
+    signing = rules.listener_chain(family, now)
+    if signing is None:
         raise Missing("authority", SERVER_AUTHORITY)
-    return _issue(database, keyring, authority, hosts=hosts, now=now, random_bytes=random_bytes)
-
-
-def open_server_key(certificate: ServerCertificate, keyring: Keyring) -> bytes:
-    """The private key (PEM) of a listener's certificate.
-
-    Raises Misconfigured when the key file lacks the key that it is sealed under, Broken when what
-    is sealed was altered.
-    """
-    return keyring.open(certificate.sealed_key, purpose=_purpose(certificate.fingerprint))
-
-
-def _serves(kept: ServerCertificate, hosts: Sequence[str], now: int) -> bool:
-    missing = server_certificates.missing_hosts(kept.certificate_pem.encode(), hosts)
-    return not missing and kept.not_after - now > RENEWED_BEFORE_SECONDS
-
-
-def _issue(
-    database: Database,
-    keyring: Keyring,
-    authority: Authority,
-    *,
-    hosts: Sequence[str],
-    now: int,
-    random_bytes: Callable[[int], bytes],
-) -> ServerMaterial:
+    authority, chain = signing
     key = keys.generate(KeyType.P256)
-    certificate_pem = server_certificates.create_server_certificate(
+    leaf = server_certificates.create_server_certificate(
         open_issuer(authority, keyring),
         hosts=hosts,
         key=key,
@@ -101,36 +97,156 @@ def _issue(
         lifetime_seconds=LIFETIME_SECONDS,
     )
     key_pem = keys.to_pem(key)
-    made = facts(certificate_pem)
-    certificate = ServerCertificate(
-        certificate_pem=certificate_pem.decode(),
+    made = facts(leaf)
+    issued = ServerCertificate(
+        certificate_pem=leaf.decode() + chain,
         sealed_key=keyring.seal(
-            key_pem, purpose=_purpose(made.fingerprint), random=random_bytes(NONCE_BYTES)
+            key_pem, purpose=key_purpose(made.fingerprint), random=random_bytes(NONCE_BYTES)
         ),
         fingerprint=made.fingerprint,
         not_after=made.not_after,
         created_at=now,
+        authority_id=authority.id,
     )
     with database.writing() as connection:
-        authority_rows.add_server_certificate(connection, certificate, authority.id)
-        audit_rows.add(
-            connection,
-            Entry(
-                at=now,
-                act=Act.SERVER_CERTIFICATE_ISSUED,
-                actor="server",
-                target="server/certificate",
-                details={
-                    "hosts": ", ".join(hosts),
-                    "fingerprint": made.fingerprint,
-                    "not_after": made.not_after,
-                },
-            ),
-        )
+        newest = authority_rows.current_server_certificate(connection)
+        now_family = authority_rows.server_family(connection)
+        if newest is not None and newest != kept and _serves(newest, now_family, hosts, first, now):
+            return _opened(newest, keyring)
+        authority_rows.add_server_certificate(connection, issued)
+        _note(connection, Act.SERVER_CERTIFICATE_ISSUED, issued, {"hosts": ", ".join(hosts)})
     return ServerMaterial(
-        certificate_pem=certificate_pem, key_pem=key_pem, not_after=made.not_after
+        certificate_pem=leaf + chain.encode(),
+        key_pem=key_pem,
+        fingerprint=made.fingerprint,
+        not_after=made.not_after,
     )
 
 
-def _purpose(fingerprint: str) -> str:
+def keep_secret(
+    database: Database,
+    keyring: Keyring,
+    *,
+    certificate_pem: bytes,
+    key_pem: bytes,
+    ca_pem: bytes,
+    secret: str,
+    now: int,
+    random_bytes: Callable[[int], bytes],
+) -> bool:
+    """Make the certificate that somebody else keeps in a Secret (`namespace/name`) the current one.
+
+    The caller has checked that the three belong together, and that they are bare PEM. Returns
+    False, and changes nothing, when it is current already.
+    """
+    found = facts(certificate_pem)
+    held = ServerCertificate(
+        certificate_pem=certificate_pem.decode(),
+        sealed_key=keyring.seal(
+            key_pem, purpose=key_purpose(found.fingerprint), random=random_bytes(NONCE_BYTES)
+        ),
+        fingerprint=found.fingerprint,
+        not_after=found.not_after,
+        created_at=now,
+        origin=SECRET,
+        ca_pem=ca_pem.decode(),
+    )
+    with database.writing() as connection:
+        newest = authority_rows.current_server_certificate(connection)
+        if newest is not None and _same(newest, held):
+            return False
+        authority_rows.add_server_certificate(connection, held)
+        _note(connection, Act.SERVER_CERTIFICATE_TAKEN, held, {"secret": secret})
+    return True
+
+
+def open_server_key(certificate: ServerCertificate, keyring: Keyring) -> bytes:
+    """The private key (PEM) of a listener's certificate.
+
+    Raises Misconfigured when the key file lacks the key that it is sealed under, Broken when what
+    is sealed was altered.
+    """
+    return keyring.open(certificate.sealed_key, purpose=key_purpose(certificate.fingerprint))
+
+
+def _carried_before(connection: Connection, now: int) -> Iterator[str]:
+    """The hosts that tokens carried which are out, the latest first: others may lead to us still.
+
+    The first host of each certificate is the one that tokens carried until the next one was made.
+    """
+    until = now
+    for kept in authority_rows.latest_server_certificates(connection, _MOST_CARRIED):
+        if not authority_rows.tokens_may_come(
+            connection, made_until=until, now=now, retry_seconds=_LONGEST_RETRY_SECONDS
+        ):
+            return
+        until = kept.created_at + rules.SPREAD_SECONDS
+        if not kept.origin:
+            yield facts(kept.certificate_pem.encode()).hosts[0]
+
+
+def _serves(
+    kept: ServerCertificate,
+    family: Sequence[Authority],
+    hosts: Sequence[str],
+    first: str,
+    now: int,
+) -> bool:
+    signing = rules.listener_chain(family, now)
+    if kept.origin or signing is None:
+        return False
+    authority, chain = signing
+    return (
+        kept.authority_id == authority.id
+        and _chain_of(kept) == chain
+        and now < rules.renewal_at(kept)
+        and not server_certificates.missing_hosts(kept.certificate_pem.encode(), hosts)
+        and not (
+            first and not server_certificates.begins_with(kept.certificate_pem.encode(), first)
+        )
+    )
+
+
+def _same(one: ServerCertificate, other: ServerCertificate) -> bool:
+    """Tell whether clients would see no difference."""
+    seen = (one.origin, one.certificate_pem, one.ca_pem)
+    return seen == (other.origin, other.certificate_pem, other.ca_pem)
+
+
+def _note(
+    connection: Connection, act: Act, certificate: ServerCertificate, told: Mapping[str, str]
+) -> None:
+    audit_rows.add(
+        connection,
+        Entry(
+            at=certificate.created_at,
+            act=act,
+            actor="server",
+            target="server/certificate",
+            details={
+                **told,
+                "fingerprint": certificate.fingerprint,
+                "not_after": certificate.not_after,
+            },
+        ),
+    )
+
+
+def _chain_of(kept: ServerCertificate) -> str:
+    """What follows the first certificate."""
+    _, *others = kept.certificate_pem.split(_BEGIN)[1:]
+    return "".join(_BEGIN + other for other in others)
+
+
+def _opened(kept: ServerCertificate, keyring: Keyring) -> ServerMaterial:
+    return ServerMaterial(
+        certificate_pem=kept.certificate_pem.encode(),
+        key_pem=open_server_key(kept, keyring),
+        fingerprint=kept.fingerprint,
+        not_after=kept.not_after,
+    )
+
+
+def key_purpose(fingerprint: str) -> str:
+    """Bind a sealed key of the listener to its certificate."""
     return f"server-key/{fingerprint}"

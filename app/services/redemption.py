@@ -125,9 +125,10 @@ class Redeemer:
         check_claimed_name(name)
         certificate_name = common_name(subject)
         links = link_documents(await self.issuance.links(found, name), credentials=name)
+        trust = await self.issuance.trust(found)
         minted = await self.issuance.mint(found, certificate_name, now)
         answer = KeptAnswer(
-            issuer_id=found.issuer_id,
+            issuer_ids=trust.issuer_ids,
             certificate_pem=minted.certificate_pem,
             key_pem=minted.key_pem,
             links=links,
@@ -152,8 +153,11 @@ class Redeemer:
             if keys is None:
                 raise Broken("the ledger gave an answer that was not asked for")
             return await self._repeat(outcome, keys, grant, name, subject)
+        credentials = Credentials(
+            certificate_pem=minted.certificate_pem, key_pem=minted.key_pem, ca_pem=trust.ca_pem
+        )
         return Redeemed(
-            bundle=bundle(name, minted, links),
+            bundle=bundle(name, credentials, links),
             grant=grant,
             name=name,
             subject=subject,
@@ -222,7 +226,7 @@ class Redeemer:
         credentials = Credentials(
             certificate_pem=answer.certificate_pem,
             key_pem=answer.key_pem,
-            ca_pem=await self.issuance.ca_pem(answer.issuer_id),
+            ca_pem=await self.issuance.ca_pem(answer.issuer_ids),
         )
         return Redeemed(
             bundle=bundle(name, credentials, answer.links),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from app.domain.audit import Act, Entry
-from app.domain.authorities import Authority, Purpose
+from app.domain.authorities import Authority, can_sign_for_sites
 from app.domain.names import check_name
 from app.domain.sites import Endpoint, Site, in_stable_order
 from app.errors import Conflict, Invalid, Missing
@@ -98,9 +98,7 @@ def _check_is_ours(site: Site | None) -> None:
 
 
 def _choose(authorities: Sequence[Authority], name: str | None) -> Authority:
-    signing = {
-        one.name: one for one in authorities if one.purpose is Purpose.SITE and one.sealed_key
-    }
+    signing = {one.name: one for one in authorities if can_sign_for_sites(one)}
     if name is None:
         ours = [one.name for one in signing.values() if one.origin is None]
         name = DEFAULT_SITE_AUTHORITY if len(ours) != 1 else ours[0]

@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from app.errors import Misconfigured
+from app.settings.consistency import inconsistencies
 from app.settings.model import DATA_DIR, Settings
 from app.settings.values import REFUSED, read_path
 
@@ -145,6 +146,7 @@ def load(
     except ValidationError as error:
         problems += _explained(error, given)
         raise Misconfigured(problems) from error
+    problems += inconsistencies(settings)
     if problems:
         raise Misconfigured(problems)
     return settings

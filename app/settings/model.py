@@ -11,6 +11,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.domain.certificates import KeyType
 from app.domain.durations import MILLISECOND, SECOND
+from app.domain.exposure import TrafficPolicy, Way
+from app.domain.sites import HIGHEST_PORT
 from app.logs import Format, Level
 from app.settings.values import (
     Address,
@@ -18,14 +20,23 @@ from app.settings.values import (
     ProxyProtocol,
     duration_reader,
     read_address,
+    read_annotations,
     read_base_url,
     read_database_url,
     read_hosts,
+    read_labels,
     read_namespaces,
     read_networks,
     read_object_name,
+    read_optional_class,
+    read_optional_domain,
+    read_optional_host,
+    read_optional_ip,
+    read_optional_object_name,
     read_optional_path,
+    read_optional_plain_name,
     read_path,
+    read_service_name,
 )
 
 DEFAULT_URL: Final = "https://localhost:9090"
@@ -129,6 +140,43 @@ class Reach(_Group):
     )
 
 
+class Tls(_Group):
+    """The certificate of the redemption listener, where it is not to be one of our own CA."""
+
+    certificate_file: Annotated[Path | None, BeforeValidator(read_optional_path)] = _setting(
+        "",
+        "PEM file of the server's certificate, then its intermediates. With the key's file it "
+        "takes the place of what our own CA issues; both are looked at every two seconds and at "
+        "SIGHUP.",
+        expected='the path of a file, printable, without "?" and "%"',
+    )
+    key_file: Annotated[Path | None, BeforeValidator(read_optional_path)] = _setting(
+        "",
+        "PEM file of the private key of that certificate.",
+        expected='the path of a file, printable, without "?" and "%"',
+        secret=True,
+    )
+    ca_file: Annotated[Path | None, BeforeValidator(read_optional_path)] = _setting(
+        "",
+        "PEM file of the CA that tokens then carry; not needed where the certificate's file ends "
+        "with a self-signed certificate.",
+        expected='the path of a file, printable, without "?" and "%"',
+    )
+    secret: Annotated[str, BeforeValidator(read_optional_object_name)] = _setting(
+        "",
+        "Secret that somebody else keeps (cert-manager, say) with the server's certificate in "
+        "tls.crt, tls.key and ca.crt, NAME (in the namespace of the pod) or NAMESPACE/NAME; it "
+        "takes the place of what our own CA issues.",
+        expected="NAME or NAMESPACE/NAME",
+    )
+    issued_secret: Annotated[str, BeforeValidator(read_optional_object_name)] = _setting(
+        "grantserver-tls",
+        "Secret that the certificate of our own CA is written to (tls.crt, tls.key, ca.crt), NAME "
+        "(in the namespace of the pod) or NAMESPACE/NAME; empty writes none.",
+        expected="NAME or NAMESPACE/NAME",
+    )
+
+
 class Grants(_Group):
     """How grants are found and redeemed."""
 
@@ -171,6 +219,15 @@ class Certificates(_Group):
         "Kind of the private keys that are made: p256, rsa-2048 (slow: it costs a thousand "
         "times as much) or ed25519.",
         expected="p256, rsa-2048 or ed25519",
+    )
+    rotation_wait_seconds: Annotated[
+        int, BeforeValidator(duration_reader(least=0, step=SECOND))
+    ] = _setting(
+        "24h",
+        "How long the next generation of a site authority waits before it signs, so that it can be "
+        "brought to the routers first; a Go duration of whole seconds. With 0s it signs at once.",
+        expected="a duration of whole seconds, such as 24h or 0s",
+        name="rotation_wait",
     )
 
 
@@ -327,6 +384,93 @@ class Kubernetes(_Group):
     )
 
 
+class Exposure(_Group):
+    """What the server makes in a cluster so that it is reached from outside."""
+
+    way: Way = _setting(
+        Way.AUTO.value,
+        "The way in: route, loadbalancer, nodeport, ingress, gateway, clusterip, or url, which "
+        "makes nothing and needs GRANTSERVER_REACH_URL. auto is url where that is set, else route "
+        "where Routes are served, else loadbalancer.",
+        expected="auto, route, loadbalancer, nodeport, ingress, gateway, clusterip or url",
+        name="type",
+    )
+    objects: Annotated[str, BeforeValidator(read_service_name)] = _setting(
+        "grantserver-public",
+        "Name of the objects that are made, NAME (in the namespace of the pod) or NAMESPACE/NAME.",
+        expected="NAME or NAMESPACE/NAME, where NAME can be that of a Service",
+        name="name",
+    )
+    deployment: Annotated[str, BeforeValidator(read_optional_plain_name)] = _setting(
+        "grantserver",
+        "Deployment in the same namespace that they belong to, and are removed with; empty, or "
+        "absent there, is none.",
+        expected="the name of a Deployment",
+    )
+    selector: Annotated[tuple[tuple[str, str], ...], BeforeValidator(read_labels)] = _setting(
+        "app.kubernetes.io/name=grantserver",
+        "Labels of the pods that are reached: KEY=VALUE, separated by commas in the environment, a "
+        "table in the file.",
+        expected="labels: a table, or one text of KEY=VALUE with commas between them",
+    )
+    annotations: Annotated[tuple[tuple[str, str], ...], BeforeValidator(read_annotations)] = (
+        _setting(
+            "",
+            "Annotations of what faces outside: the Service of a load balancer or node port, the "
+            "Route, the Ingress, Gateway and TLSRoute. A value with a comma and an equals sign "
+            "after it needs the table in the file.",
+            expected="annotations: a table, or one text of KEY=VALUE with commas between them",
+        )
+    )
+    labels: Annotated[tuple[tuple[str, str], ...], BeforeValidator(read_labels)] = _setting(
+        "",
+        "Labels of what faces outside.",
+        expected="labels: a table, or one text of KEY=VALUE with commas between them",
+    )
+    class_name: Annotated[str, BeforeValidator(read_optional_class)] = _setting(
+        "",
+        "Class of the load balancer, the Ingress (nginx if empty) or the Gateway.",
+        expected="the name of a class, such as nginx or example.com/internal",
+        name="class",
+    )
+    load_balancer_ip: Annotated[str, BeforeValidator(read_optional_ip)] = _setting(
+        "",
+        "IP address that the load balancer is asked for (spec.loadBalancerIP).",
+        expected="an IP address",
+    )
+    host: Annotated[str, BeforeValidator(read_optional_host)] = _setting(
+        "",
+        "Public host: of the Route, the Ingress or the TLSRoute; for a node port an address of the "
+        "nodes; for a load balancer a name that leads to it.",
+        expected="a host name or an IP address",
+    )
+    domain: Annotated[str, BeforeValidator(read_optional_domain)] = _setting(
+        "",
+        "Where no host is given, it is NAME.NAMESPACE.DOMAIN.",
+        expected="a domain, such as apps.example.com",
+    )
+    port: int = _setting(
+        "0",
+        "Public port: of the Service (9090 if 0), the node port (any), the Gateway's listener "
+        "(8443), or that on which a Route's or Ingress's router listens (443).",
+        expected="a port, 1 to 65535, or 0",
+        least=0,
+        most=HIGHEST_PORT,
+    )
+    gateway: Annotated[str, BeforeValidator(read_optional_object_name)] = _setting(
+        "",
+        "Gateway that the TLSRoute is attached to, NAME (in the namespace of the objects) or "
+        "NAMESPACE/NAME; empty makes one.",
+        expected="NAME or NAMESPACE/NAME",
+    )
+    traffic_policy: TrafficPolicy = _setting(
+        TrafficPolicy.LOCAL.value,
+        "externalTrafficPolicy of a load balancer or node port: Local keeps the address of the "
+        "client, Cluster lets every node take connections.",
+        expected="Local or Cluster",
+    )
+
+
 class Settings(_Group):
     """Every setting, checked; made by `app.settings.loading` only."""
 
@@ -341,6 +485,7 @@ class Settings(_Group):
     database: Database
     listen: Listen
     reach: Reach
+    tls: Tls
     grants: Grants
     certificates: Certificates
     sealing: Sealing
@@ -349,3 +494,4 @@ class Settings(_Group):
     ledger: Ledger
     housekeeping: Housekeeping
     kubernetes: Kubernetes
+    exposure: Exposure

@@ -8,7 +8,7 @@ holds under "why" what is wrong, or "" where nothing is more precise than what t
 import re
 from collections.abc import Callable
 from enum import StrEnum
-from ipaddress import IPv4Network, IPv6Interface, IPv6Network, ip_interface
+from ipaddress import IPv4Network, IPv6Interface, IPv6Network, ip_address, ip_interface
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -21,6 +21,7 @@ from app.errors import Invalid
 
 REFUSED: Final = "refused"
 EVERY_NAMESPACE: Final = "*"
+_LABEL_VALUE = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
 
 class Address(NamedTuple):
@@ -173,6 +174,98 @@ def read_object_name(value: object) -> str:
     if not is_object_name(name):
         raise _refused()
     return f"{namespace}{slash}{name}"
+
+
+def read_optional_object_name(value: object) -> str:
+    """Read the name of an object of Kubernetes; the empty text is none."""
+    return "" if value == "" else read_object_name(value)
+
+
+def read_service_name(value: object) -> str:
+    """Read NAME or NAMESPACE/NAME, where NAME may be a Service's (RFC 1035, section 2.3.1)."""
+    namespace, slash, name = _text(value).rpartition("/")
+    if slash:
+        _check_name("namespace", namespace)
+    _check_name("name", name)
+    if not name[0].isalpha():
+        raise _refused("name: a Service's name begins with a letter")
+    return f"{namespace}{slash}{name}"
+
+
+def read_optional_plain_name(value: object) -> str:
+    """Read the name of an object whose namespace is known; the empty text is none."""
+    text = _text(value)
+    if text and not is_object_name(text):
+        raise _refused()
+    return text
+
+
+def read_optional_host(value: object) -> str:
+    """Read a host, an IPv6 address without brackets or in them; the empty text is none."""
+    text = re.sub(r"^\[(.*:.*)\]$", r"\1", _text(value))
+    return _host(text) if text else ""
+
+
+def read_optional_domain(value: object) -> str:
+    """Read the domain below which there are names of ours; the empty text is none."""
+    text = _text(value).removeprefix(".").lower()
+    if text and not is_object_name(text):
+        raise _refused()
+    return text
+
+
+def read_optional_ip(value: object) -> str:
+    """Read an IP address; the empty text is none."""
+    text = _text(value)
+    try:
+        return str(ip_address(text)) if text else ""
+    except ValueError:
+        raise _refused() from None
+
+
+def read_optional_class(value: object) -> str:
+    """Read the name of a class, perhaps below a domain; the empty text is none."""
+    text = _text(value)
+    if text and not _is_key(text):
+        raise _refused()
+    return text
+
+
+def read_labels(value: object) -> tuple[tuple[str, str], ...]:
+    """Read labels as `read_annotations` does; their values have the form of names."""
+    labels = read_annotations(value)
+    for name, text in labels:
+        if text and _LABEL_VALUE.fullmatch(text) is None:
+            raise _refused(f"the value of {name} is none that a label can have")
+    return labels
+
+
+def read_annotations(value: object) -> tuple[tuple[str, str], ...]:
+    """Read a table, or one text of KEY=VALUE with commas between them, in the order of the keys.
+
+    A comma in a text that no KEY= follows belongs to the value before it.
+    """
+    table = value
+    if isinstance(value, str):
+        items = re.split(r",\s*(?=[^,=\s]+=)", _text(value).strip()) if value.strip() else []
+        pairs = [item.partition("=") for item in items]
+        if not all(separator for _, separator, _ in pairs):
+            raise _refused()
+        table = {name.strip(): text.strip() for name, _, text in pairs}
+        if len(table) != len(pairs):
+            raise _refused("expected each key once")
+    if not isinstance(table, dict):
+        raise _refused()
+    for name, text in table.items():
+        if not isinstance(name, str) or not _is_key(name) or not isinstance(text, str):
+            raise _refused()
+    return tuple(sorted(table.items()))
+
+
+def _is_key(text: str) -> bool:
+    """Tell whether it is a name, or a name below a domain: `example.com/name`."""
+    domain, slash, name = text.rpartition("/")
+    return _LABEL_VALUE.fullmatch(name) is not None and (not slash or is_object_name(domain))
 
 
 def _check_name(field: str, name: str) -> None:

@@ -1,11 +1,26 @@
 """Rows of authorities and of the server's certificates. The caller holds the transaction."""
 
 from collections.abc import Sequence
+from typing import Final
 
-from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import (
+    Connection,
+    Row,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
-from app.domain.authorities import Authority, Purpose, ServerCertificate
-from app.store.schema import authorities, server_certificates
+from app.domain.authorities import Authority, Purpose, ServerCertificate, State
+from app.errors import Broken
+from app.store.schema import authorities, grants, redemptions, server_certificates, sites
+
+_STALE: Final = ""  # in place of a fingerprint, while a row is on its way out
+_CERTIFICATES_KEPT: Final = 100  # of the listener, for what they say of the past
 
 
 def add(connection: Connection, authority: Authority) -> int:
@@ -23,6 +38,12 @@ def add(connection: Connection, authority: Authority) -> int:
             imported=int(authority.imported),
             created_at=authority.created_at,
             origin=authority.origin,
+            state=authority.state.value,
+            since=authority.since,
+            due_at=authority.due_at,
+            family=authority.family,
+            cross_pem=authority.cross_pem,
+            back_pem=authority.back_pem,
         )
         .returning(authorities.c.id)
     )
@@ -35,6 +56,13 @@ def every(connection: Connection) -> Sequence[Authority]:
         select(authorities).where(authorities.c.fingerprint != "").order_by(authorities.c.name)
     )
     return [_authority(row) for row in rows]
+
+
+def in_rotation(connection: Connection) -> Sequence[int]:
+    """The ids of those authorities whose lives have a next step, in their order."""
+    states = (State.PREPARED.value, State.RETIRED.value)
+    query = select(authorities.c.id).where(authorities.c.state.in_(states))
+    return connection.scalars(query.order_by(authorities.c.id)).all()
 
 
 def by_name(connection: Connection, name: str) -> Authority | None:
@@ -51,57 +79,189 @@ def by_id(connection: Connection, authority_id: int) -> Authority | None:
     return None if row is None else _authority(row)
 
 
+def family(connection: Connection, root: int) -> Sequence[Authority]:
+    """All generations of an authority, the first one first; `root` is that one's id."""
+    rows = connection.execute(
+        select(authorities)
+        .where(or_(authorities.c.id == root, authorities.c.family == root))
+        .order_by(authorities.c.id)
+    )
+    return [_authority(row) for row in rows]
+
+
 def of_server(connection: Connection) -> Authority | None:
-    """The one authority that signs our own HTTPS certificate."""
+    """The one authority that signs for our own HTTPS listener now."""
     row = connection.execute(
-        select(authorities).where(authorities.c.purpose == Purpose.SERVER.value)
+        select(authorities).where(
+            authorities.c.purpose == Purpose.SERVER.value,
+            authorities.c.state == State.ACTIVE.value,
+        )
     ).first()
     return None if row is None else _authority(row)
+
+
+def server_family(connection: Connection) -> Sequence[Authority]:
+    """All generations of the authority that signs for our own listener, the first one first."""
+    rows = connection.execute(
+        select(authorities)
+        .where(authorities.c.purpose == Purpose.SERVER.value)
+        .order_by(authorities.c.id)
+    )
+    return [_authority(row) for row in rows]
+
+
+def change(connection: Connection, authority: Authority) -> None:
+    """Write what a step of its life changes: name, state and its times, key, cross certificates.
+
+    Conflicts when its name is taken, and when there were two that sign for the server.
+    """
+    changed = connection.execute(
+        update(authorities)
+        .where(authorities.c.id == authority.id)
+        .values(
+            name=authority.name,
+            state=authority.state.value,
+            since=authority.since,
+            due_at=authority.due_at,
+            sealed_key=authority.sealed_key,
+            cross_pem=authority.cross_pem,
+            back_pem=authority.back_pem,
+        )
+    )
+    if changed.rowcount != 1:
+        raise Broken("an authority is gone while it is being changed")
+
+
+def hand_over(connection: Connection, old: int, new: int) -> None:
+    """Let all sites and grants that lead to authority `old` lead to `new`."""
+    for table in (sites, grants):
+        connection.execute(update(table).where(table.c.issuer_id == old).values(issuer_id=new))
+
+
+def tell_sites(connection: Connection, ids: Sequence[int]) -> None:
+    """Have everybody read again what is kept in memory of sites that these authorities sign for.
+
+    Those are the sites that lead to one of them, and those of whose grants one does.
+    """
+    leading = select(grants.c.site_id).where(grants.c.issuer_id.in_(ids))
+    connection.execute(
+        update(sites)
+        .where(or_(sites.c.issuer_id.in_(ids), sites.c.id.in_(leading)))
+        .values(revision=sites.c.revision + 1)
+    )
+
+
+def tokens_may_come(
+    connection: Connection, *, made_until: int, now: int, retry_seconds: int
+) -> bool:
+    """Tell whether anybody may come yet with a token made at `made_until` (UTC seconds) or before.
+
+    That is who could redeem it, and who did in the last `retry_seconds`, and may ask again.
+    """
+    lately = exists().where(
+        redemptions.c.grant_id == grants.c.id,
+        redemptions.c.ordinal == grants.c.spent,
+        redemptions.c.redeemed_at > now - retry_seconds,
+    )
+    redeemable = (grants.c.spent < grants.c.allowed) & (grants.c.expires_at > now)
+    found = connection.execute(
+        select(grants.c.id)
+        .where(
+            grants.c.expires_at > now - retry_seconds,
+            grants.c.created_at <= made_until,
+            grants.c.revoked_at.is_(None),
+            or_(redeemable, lately),
+        )
+        .limit(1)
+    )
+    return found.first() is not None
+
+
+def last_certificate_ends(connection: Connection, *, made_until: int, now: int) -> int | None:
+    """When the last certificate ends, in UTC seconds, of those redeemed at `made_until` or before.
+
+    None when all of them have ended at `now`. Whose authority signed them is not known any more.
+    This reads a table from end to end: it is for times when nobody waits for it.
+    """
+    return connection.execute(
+        select(func.max(redemptions.c.not_after)).where(
+            redemptions.c.redeemed_at <= made_until, redemptions.c.not_after >= now
+        )
+    ).scalar()
 
 
 def soonest_expiry(connection: Connection) -> int | None:
     """When the first of the site authorities ends, in UTC seconds; None when there is none.
 
-    One that cannot sign any more does not count.
+    One that does not sign, or cannot any more, does not count.
     """
     return connection.execute(
         select(func.min(authorities.c.not_after)).where(
             authorities.c.purpose == Purpose.SITE.value,
+            authorities.c.state == State.ACTIVE.value,
             func.length(authorities.c.sealed_key) > 0,
         )
     ).scalar()
 
 
-def add_server_certificate(
-    connection: Connection, certificate: ServerCertificate, authority_id: int
-) -> None:
-    """Insert a certificate of the HTTPS listener; the newest one is the current one."""
+def add_server_certificate(connection: Connection, certificate: ServerCertificate) -> None:
+    """Make it the current certificate of the HTTPS listener, whether it was that before or not.
+
+    Of those before it the keys are erased, which nobody needs any more, and in the end the rows.
+    """
+    table = server_certificates
+    # It may have a row already, which makes way only once there is a newer one: a number that is
+    # used again would look as if nothing had changed.
     connection.execute(
-        insert(server_certificates).values(
-            authority_id=authority_id,
+        update(table)
+        .where(table.c.fingerprint == certificate.fingerprint)
+        .values(fingerprint=_STALE)
+    )
+    added = connection.execute(
+        insert(table)
+        .values(
+            authority_id=certificate.authority_id,
             certificate_pem=certificate.certificate_pem,
             sealed_key=certificate.sealed_key,
             fingerprint=certificate.fingerprint,
             not_after=certificate.not_after,
             created_at=certificate.created_at,
+            origin=certificate.origin,
+            ca_pem=certificate.ca_pem,
+        )
+        .returning(table.c.id)
+    ).scalar_one()
+    connection.execute(
+        delete(table).where(
+            or_(table.c.fingerprint == _STALE, table.c.id <= added - _CERTIFICATES_KEPT)
         )
     )
+    connection.execute(update(table).where(table.c.id != added).values(sealed_key=b""))
 
 
 def current_server_certificate(connection: Connection) -> ServerCertificate | None:
     """The newest certificate of the HTTPS listener."""
-    row = connection.execute(
-        select(server_certificates).order_by(server_certificates.c.id.desc()).limit(1)
-    ).first()
-    if row is None:
-        return None
-    return ServerCertificate(
-        certificate_pem=row.certificate_pem,
-        sealed_key=row.sealed_key,
-        fingerprint=row.fingerprint,
-        not_after=row.not_after,
-        created_at=row.created_at,
+    return next(iter(latest_server_certificates(connection, 1)), None)
+
+
+def latest_server_certificates(connection: Connection, limit: int) -> Sequence[ServerCertificate]:
+    """The newest certificates of the HTTPS listener, the current one first."""
+    rows = connection.execute(
+        select(server_certificates).order_by(server_certificates.c.id.desc()).limit(limit)
     )
+    return [
+        ServerCertificate(
+            certificate_pem=row.certificate_pem,
+            sealed_key=row.sealed_key,
+            fingerprint=row.fingerprint,
+            not_after=row.not_after,
+            created_at=row.created_at,
+            origin=row.origin,
+            ca_pem=row.ca_pem,
+            authority_id=row.authority_id,
+        )
+        for row in rows
+    ]
 
 
 def _authority(row: Row[tuple[object, ...]]) -> Authority:
@@ -117,4 +277,10 @@ def _authority(row: Row[tuple[object, ...]]) -> Authority:
         imported=bool(row.imported),
         created_at=row.created_at,
         origin=row.origin,
+        state=State(row.state),
+        since=row.since,
+        due_at=row.due_at,
+        family=row.family,
+        cross_pem=row.cross_pem,
+        back_pem=row.back_pem,
     )

@@ -22,9 +22,10 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     insert,
+    text,
 )
 
-REVISION: Final = "0003"  # the migration that makes exactly these tables
+REVISION: Final = "0004"  # the migration that makes exactly these tables
 OLDEST_SERVED: Final = "0002"  # whose programs still run on them
 
 metadata = MetaData(
@@ -54,29 +55,59 @@ authorities = Table(
     Column("imported", Integer, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("origin", String(320), nullable=True),  # "namespace/secret" of one that Kubernetes keeps
+    Column("state", String(16), nullable=False, server_default="active"),
+    Column("since", BigInteger, nullable=False, server_default="0"),  # of the state
+    Column("due_at", BigInteger, nullable=True),  # when the next state is, or may be, its
+    Column("family", Integer, nullable=True),  # id of its first generation; none for that one
+    Column(
+        "cross_pem", Text, nullable=False, server_default=text("''")
+    ),  # as its predecessor signed it
+    Column(
+        "back_pem", Text, nullable=False, server_default=text("''")
+    ),  # as its successor signed it
+    CheckConstraint("state IN ('prepared', 'active', 'retired', 'ended')", name="state_known"),
     CheckConstraint("purpose IN ('site', 'server')", name="purpose_known"),
     CheckConstraint("imported IN (0, 1)", name="imported_is_boolean"),
     CheckConstraint("not_after > not_before", name="validity_is_positive"),
 )
-# The server's own CA exists once.
+# One CA signs for the server itself; those before it are trusted still, for a while.
+_SIGNS_FOR_SERVER: Final = "purpose = 'server' AND state = 'active'"
 Index(
-    "uq_authorities_one_server",
+    "uq_authorities_one_active_server",
     authorities.c.purpose,
     unique=True,
-    sqlite_where=authorities.c.purpose == "server",
-    postgresql_where=authorities.c.purpose == "server",
+    sqlite_where=text(_SIGNS_FOR_SERVER),
+    postgresql_where=text(_SIGNS_FOR_SERVER),
 )
 
 server_certificates = Table(
     "server_certificates",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("authority_id", ForeignKey("authorities.id"), nullable=False),
+    Column("authority_id", ForeignKey("authorities.id"), nullable=True),  # of ours, if it is one
     Column("certificate_pem", Text, nullable=False),
     Column("sealed_key", LargeBinary, nullable=False),
     Column("fingerprint", String(64), nullable=False, unique=True),
     Column("not_after", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column(
+        "origin", String(16), nullable=False, server_default=text("''")
+    ),  # "secret": somebody else's
+    Column(
+        "ca_pem", Text, nullable=False, server_default=text("''")
+    ),  # whom to trust for such a one
+)
+
+# One row: how the cluster lets us be reached, as it was last seen.
+addresses = Table(
+    "addresses",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("url", Text, nullable=False),  # empty while there is none
+    Column("hosts", Text, nullable=False),  # further ones, separated by commas
+    Column("problem", Text, nullable=False),  # why there is none, to people
+    Column("changed_at", BigInteger, nullable=False),
+    CheckConstraint("id = 1", name="one_row"),
 )
 
 sites = Table(
@@ -244,6 +275,7 @@ def create(connection: Connection) -> None:
     """
     metadata.create_all(connection)
     connection.execute(insert(heartbeat).values(id=1, at=0))
+    connection.execute(insert(addresses).values(id=1, url="", hosts="", problem="", changed_at=0))
     connection.execute(insert(compatibility).values(id=1, oldest_revision=OLDEST_SERVED))
     revision = Column("version_num", String(32), nullable=False)
     mark = Table(

@@ -56,15 +56,24 @@ class Acceptor:
         self._connect = connect
         self._roll = roll
         self._loop = roll.loop
-        self._context = context
+        self._context: ssl.SSLContext | None = None
         self._handshake_seconds = handshake_seconds
         self._proxies = proxies
         if context is not None:
-            keep_answering(context)
+            self.secure(context)
         self._beginnings: set[asyncio.Task[None]] = set()
         self._resume_timer: asyncio.TimerHandle | None = None
         self._last_trouble = float("-inf")
         self._closed = False
+
+    def secure(self, context: ssl.SSLContext) -> None:
+        """Shake hands with `context` from now on; what has begun goes on with the one it has.
+
+        A context of its own for each certificate: OpenSSL keeps one certificate of each kind of
+        key, so that in a live one the old certificate would go on beside one of another kind.
+        """
+        keep_answering(context)
+        self._context = context
 
     def open(self) -> None:
         """Begin to accept."""

@@ -128,6 +128,16 @@ class Listener:
         self._tell_the_time()
         self._acceptor.open()
 
+    def secure(self, context: ssl.SSLContext) -> None:
+        """Swap the TLS context of a listener that has one: no connection is lost by it.
+
+        The next handshake shows what is in the new context; those that have begun, and all open
+        connections, go on with the old one.
+        """
+        self._context = context
+        if self._acceptor is not None:
+            self._acceptor.secure(context)
+
     async def stop(self, grace_seconds: float) -> None:
         """Accept no more, let what is under way finish within `grace_seconds`, then cut it.
 

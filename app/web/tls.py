@@ -1,6 +1,6 @@
 """The TLS side of a listener: TLS 1.3 only, nothing remembered between two connections.
 
-What is in the certificate, and when it is replaced, is decided elsewhere.
+What is in the certificate, and when another takes its place, is decided elsewhere.
 """
 
 import os
@@ -16,14 +16,8 @@ _EXPLAINED = frozenset(
 """Failures of a peer that speaks TLS, but not ours: it deserves to be told why."""
 
 
-class ServerContext(ssl.SSLContext):
-    """What `server_context` makes; it remembers the kind of its key for `load`."""
-
-    key_kind: type
-
-
-def server_context(certificate_pem: bytes, key_pem: bytes) -> ServerContext:
-    """Make the context that a listener shakes hands with.
+def server_context(certificate_pem: bytes, key_pem: bytes) -> ssl.SSLContext:
+    """Make the context that a listener shakes hands with; another certificate takes another one.
 
     `certificate_pem` is the server's certificate, then its intermediates; `key_pem` its key.
     TLS 1.3 only, no client certificate, no ALPN. Every client connects once and is served
@@ -31,33 +25,13 @@ def server_context(certificate_pem: bytes, key_pem: bytes) -> ServerContext:
 
     Raises Invalid("certificate") or Invalid("key") when they cannot be used together.
     """
-    context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.num_tickets = 0
     context.sslobject_class = _Handshake
-    load(context, certificate_pem, key_pem)
-    return context
-
-
-def load(context: ServerContext, certificate_pem: bytes, key_pem: bytes) -> None:
-    """Swap in a new certificate and key: the next handshake shows it, connections go on.
-
-    Raises Invalid("certificate") or Invalid("key"), and leaves the context as it was, when
-    the two cannot be used together, or when the key is of another kind than the one before:
-    OpenSSL holds one certificate of each kind, so the old one would go on being shown.
-    """
     load_certificates(certificate_pem)
-    key = load_private_key(key_pem)
-    kind = getattr(context, "key_kind", type(key))
-    if not isinstance(key, kind):
-        raise Invalid(
-            "key", "the kind of the server's key cannot change while it runs; start it again"
-        )
-    pem = certificate_pem.rstrip() + b"\n" + to_pem(key)
-    # A pair that does not match would take the old key out of a live context before it fails.
-    _load_chain(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), pem)
-    _load_chain(context, pem)
-    context.key_kind = kind
+    _load_chain(context, certificate_pem.rstrip() + b"\n" + to_pem(load_private_key(key_pem)))
+    return context
 
 
 def _load_chain(context: ssl.SSLContext, pem: bytes) -> None:
@@ -71,11 +45,15 @@ def _load_chain(context: ssl.SSLContext, pem: bytes) -> None:
             file.write(pem)
         context.load_cert_chain(f"/proc/self/fd/{descriptor}", password=_no_password)
     except ssl.SSLError as error:
-        raise Invalid(
-            "certificate", "the first certificate and the key must belong together"
-        ) from error
+        raise Invalid("certificate", _why(error)) from error
     finally:
         os.close(descriptor)
+
+
+def _why(error: ssl.SSLError) -> str:
+    if error.reason in (None, "KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"):
+        return "the first certificate and the key must belong together"
+    return f"OpenSSL does not serve with it ({error.reason})"  # a weak key or signature, say
 
 
 def _no_password() -> bytes:

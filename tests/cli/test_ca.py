@@ -11,7 +11,7 @@ from app.crypto.facts import facts
 from app.crypto.issuers import create_authority, load_issuer
 from app.domain.certificates import KeyType
 from app.domain.times import rfc3339
-from app.services import authorities
+from app.services import authorities, rotation
 from tests.cli.conftest import ENDPOINTS, Cli
 from tests.services.clusters import a_secret, put, sign
 
@@ -33,7 +33,7 @@ def issuer(cli: Cli) -> Path:
 
 def test_the_first_command_finds_two_authorities(cli: Cli) -> None:
     lines = cli.done("ca", "list").splitlines()
-    assert lines[0].split() == ["NAME", "SIGNS", "MADE", "ENDS"]
+    assert lines[0].split() == ["NAME", "SIGNS", "STATE", "MADE", "ENDS"]
     assert [line.split()[0] for line in lines[1:]] == ["server-ca", "site-ca"]
     assert [one["purpose"] for one in cli.json("ca", "list")] == ["server", "site"]
 
@@ -160,6 +160,7 @@ def test_the_cas_of_secrets_are_shown_with_the_secret_and_whether_it_is_there(cl
     signing, gone = (names[one] for one in ids)
     lines = {line.split()[0]: line for line in cli.done("ca", "list").splitlines()}
     assert "links to sites  " in lines[signing]
+    assert " active  " in lines[signing]
     assert "from Secret prod/skupper-site-ca  " in lines[signing]
     assert "from Secret prod/old-ca, which is gone  " in lines[gone]
     assert set(lines) == {"NAME", "server-ca", "site-ca", signing, gone}
@@ -182,3 +183,91 @@ def test_the_cas_of_secrets_are_shown_with_the_secret_and_whether_it_is_there(cl
     for name in ("(none)", "no-issuer"):
         assert cli.run("ca", "show", name).exit_code == 1
         assert cli.run("ca", "init", "(none)").exit_code == 2
+
+
+def states(cli: Cli) -> dict[str, str]:
+    return {one["name"]: one["state"] for one in cli.json("ca", "list")}
+
+
+def test_an_authority_of_sites_is_rotated_in_two_steps(cli: Cli) -> None:
+    old = cli.done("ca", "export", "site-ca")
+    told = cli.done("ca", "rotate", "site-ca")
+    assert "is prepared, as site-ca-2" in told
+    assert "grantserver ca export site-ca --out site-ca.pem" in told
+    assert states(cli) == {"server-ca": "active", "site-ca": "active", "site-ca-2": "prepared"}
+    waiting = cli.json("ca", "show", "site-ca-2")
+    assert waiting["signsFrom"] in told
+    assert f"prepared: trusted, signs from {waiting['signsFrom']} on" in cli.done(
+        "ca", "show", "site-ca-2"
+    )
+    new = cli.done("ca", "export", "site-ca-2")
+    assert cli.done("ca", "export", "site-ca") == old + new
+    again = cli.run("ca", "rotate", "site-ca")
+    assert again.exit_code == 1
+    assert "prepared already" in again.stderr
+
+    told = cli.done("ca", "rotate", "site-ca", "--now")
+    assert "The old one is site-ca-1" in told
+    assert states(cli) == {"server-ca": "active", "site-ca": "active", "site-ca-1": "retired"}
+    assert cli.done("ca", "export", "site-ca") == new + old
+    assert cli.done("ca", "export", "site-ca-1") == old
+    assert "retired, since" in cli.done("ca", "show", "site-ca-1")
+    assert "active, since" in cli.done("ca", "show", "site-ca")
+    assert cli.json("ca", "show", "site-ca")["signsFrom"] is None
+    assert "authority.activated" in cli.done("audit", "list")
+
+
+def test_the_servers_own_ca_is_rotated_at_once_and_new_tokens_carry_both(west: Cli) -> None:
+    old = west.done("ca", "export", "server-ca")
+    told = west.done("ca", "rotate", "server-ca", "--lifetime", "1000h")
+    assert "Authority server-ca is a new one, good until" in told
+    assert "Tokens that are out can be redeemed as before" in told
+    assert states(west)["server-ca-1"] == "retired"
+    both = west.done("ca", "export", "server-ca")
+    assert both.endswith(old)
+    west.done("token", "issue", "t.yaml", "--site", "west")
+    token = YAML(typ="safe").load((west.directory / "t.yaml").read_text())
+    assert token["spec"]["ca"] == both
+
+
+def test_the_new_key_may_be_of_another_kind(cli: Cli) -> None:
+    cli.done("ca", "rotate", "site-ca", "--now", "--key-type", "rsa-2048")
+    assert cli.json("ca", "show", "site-ca")["key"] == "RSA 2048"
+    assert cli.json("ca", "show", "site-ca")["subject"] == "CN=site-ca-2"
+
+
+def test_with_its_key_an_authority_is_exported_with_all_that_are_trusted(cli: Cli) -> None:
+    cli.done("ca", "rotate", "site-ca", "--now")
+    cli.done("ca", "export", "site-ca", "--with-key", "--out", "s.yaml")
+    secret = YAML(typ="safe").load((cli.directory / "s.yaml").read_text())
+    data = {name: base64.b64decode(value) for name, value in secret["data"].items()}
+    assert load_issuer(data["tls.crt"], data["tls.key"]).label
+    assert data["ca.crt"].decode() == cli.done("ca", "export", "site-ca")
+    assert data["ca.crt"].count(b"BEGIN") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["nobody"], 1),
+        (["site-ca", "--lifetime", "10y"], 2),
+        (["site-ca", "--key-type", "dsa"], 2),
+        ([], 2),
+    ],
+)
+def test_what_cannot_be_rotated_is_told(cli: Cli, words: list[str], code: int) -> None:
+    assert cli.run("ca", "rotate", *words).exit_code == code
+    assert len(cli.json("ca", "list")) == 2
+
+
+def test_an_authority_that_nobody_needs_is_shown_as_ended(cli: Cli) -> None:
+    cli.done("ca", "rotate", "site-ca", "--now")
+    with cli.cluster() as cluster:
+        times = rotation.Times(wait_seconds=0, lifetime_seconds=1, retry_seconds=1)
+        later = ambient.utc_now() + 2 * 365 * 24 * 3600
+        rotation.advance(cluster.database, times=times, now=later)
+    assert states(cli)["site-ca-1"] == "ended"
+    assert "not trusted any more" in cli.done("ca", "show", "site-ca-1")
+    refused = cli.run("ca", "export", "site-ca-1", "--with-key", "--out", "s.yaml")
+    assert refused.exit_code == 3
+    assert "it was erased" in refused.stderr

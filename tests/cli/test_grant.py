@@ -1,14 +1,19 @@
 import stat
 import sys
+from dataclasses import replace
 
 import click
 import pytest
 
-from app.cli.grant import _code_from_input
+from app.cli.grant import _code_from_input, _where_the_ca_is
 from app.domain.times import rfc3339
+from app.home import open_home
+from app.services.serving import Source
+from app.settings import load
 from app.store import suspicions
 from tests.builders import CODE, GRANT_ID, NOW
 from tests.cli.conftest import Cli
+from tests.pki import Folder, a_root
 from tests.running import Server
 from tests.services.clusters import admit, put
 
@@ -72,6 +77,50 @@ def test_with_a_token_file_the_code_is_in_there_alone(west: Cli) -> None:
     assert CODE in path.read_text()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert "  grantserver token redeem lab.yaml\n" in result.stdout
+
+
+def without_address(cli: Cli) -> None:
+    """As in a cluster that has not told the server yet how it is reached."""
+    del cli.environment["GRANTSERVER_REACH_URL"]
+    cli.environment["GRANTSERVER_KUBERNETES_NAMESPACES"] = "*"
+
+
+@pytest.mark.parametrize("words", [("grant", "create", "lab"), ("token", "issue", "lab.yaml")])
+def test_while_nobody_knows_an_address_no_grant_is_made(west: Cli, words: tuple[str, ...]) -> None:
+    """Its code would be shown once, with nothing to post it to."""
+    without_address(west)
+    result = west.run(*words)
+    assert result.exit_code == 3
+    assert "waiting for an address" in result.stderr
+    assert west.json("grant", "list") == []
+    assert not (west.directory / "lab.yaml").exists()
+
+
+def test_a_grant_is_shown_also_while_nobody_knows_an_address(west: Cli) -> None:
+    west.done("grant", "create", "lab")
+    assert west.json("grant", "show", "lab")["url"].startswith("https://grants.example.com:9090/")
+    without_address(west)
+    assert west.json("grant", "show", "lab")["url"] is None
+    assert "nobody knows an address" in west.done("grant", "show", "lab")
+
+
+def test_whoever_gets_the_code_alone_is_told_where_the_ca_is(west: Cli) -> None:
+    assert "  grantserver ca export server-ca\n" in west.done("grant", "create", "ours")
+    root = a_root()
+    folder = Folder(directory=west.directory / "tls")
+    folder.write(root.certify("grants.example.com"), root)
+    west.environment |= folder.environment
+    assert f"  the CA in {folder.files.ca}\n" in west.done("grant", "create", "theirs")
+    assert (
+        _where_the_ca_is(replace(some_source(west), files=None, secret="ops/tls"))
+        == "ca.crt of Secret ops/tls"
+    )
+
+
+def some_source(cli: Cli) -> Source:
+    home = open_home(load(cli.environment))
+    home.database.close()
+    return home.source
 
 
 def test_a_short_window_is_warned_of(west: Cli) -> None:

@@ -31,10 +31,20 @@ def keys() -> dict[str, PrivateKey]:
 
 
 def authority(
-    key: PrivateKey, *, not_before: int = NOW - YEAR, not_after: int = NOW + 10 * YEAR
+    key: PrivateKey,
+    *,
+    name: str = "site ca",
+    not_before: int = NOW - YEAR,
+    not_after: int = NOW + 10 * YEAR,
+    leaves_only: bool = True,
 ) -> Issuer:
     pem = create_authority(
-        common_name="site ca", key=key, serial=7, not_before=not_before, not_after=not_after
+        common_name=name,
+        key=key,
+        serial=7,
+        not_before=not_before,
+        not_after=not_after,
+        leaves_only=leaves_only,
     )
     return load_issuer(pem, to_pem(key))
 

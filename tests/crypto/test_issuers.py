@@ -11,10 +11,16 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.crypto.issuers import Issuer, create_authority, load_issuer
+from app.crypto.issuers import (
+    Issuer,
+    create_authority,
+    cross_sign,
+    load_issuer,
+    signs_leaves_only,
+)
 from app.crypto.keys import PrivateKey, to_pem, to_traditional_pem
 from app.errors import Broken, Invalid
-from tests.crypto.conftest import KEY_NAMES, NOW, YEAR, Signer, odd_certificate
+from tests.crypto.conftest import KEY_NAMES, NOW, YEAR, Signer, authority, odd_certificate
 
 CA = (x509.BasicConstraints(ca=True, path_length=None), True)
 
@@ -234,6 +240,71 @@ def test_a_new_authority_says_what_a_ca_must_say_and_no_more(
     assert not authority_key.critical
     assert isinstance(authority_key.value, x509.AuthorityKeyIdentifier)
     assert authority_key.value.key_identifier == own.digest
+
+
+# Cross certificates
+
+
+@pytest.mark.parametrize("by", KEY_NAMES)
+@pytest.mark.parametrize("of", ["p256", "rsa-2048", "ed25519"])
+def test_one_authority_vouches_for_another(keys: dict[str, PrivateKey], by: str, of: str) -> None:
+    signer, subject = authority(keys[by]), authority(keys[of], name="next ca")
+    made = x509.load_pem_x509_certificate(cross_sign(signer, subject, serial=77))
+    made.verify_directly_issued_by(signer.certificate)
+    assert made.subject == subject.certificate.subject
+    assert made.issuer == signer.certificate.subject
+    assert made.public_key() == subject.certificate.public_key()
+    assert made.serial_number == 77
+    assert made.version is x509.Version.v3
+    for kind in (x509.BasicConstraints, x509.KeyUsage, x509.SubjectKeyIdentifier):
+        told, own = (
+            one.extensions.get_extension_for_class(kind) for one in (made, subject.certificate)
+        )
+        assert (told.value, told.critical) == (own.value, own.critical)
+    named = made.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
+    assert named.value == signer.authority_key_identifier.value
+    assert len(made.extensions) == 4
+
+
+def test_what_an_authority_does_not_say_of_itself_its_cross_certificate_does_not_either(
+    keys: dict[str, PrivateKey],
+) -> None:
+    odd = odd_certificate(keys["p384"])
+    subject = load_issuer(odd.pem, to_pem(odd.key))
+    made = x509.load_pem_x509_certificate(cross_sign(authority(keys["p256"]), subject, serial=1))
+    kinds = {type(one.value) for one in made.extensions}
+    assert kinds == {x509.AuthorityKeyIdentifier, x509.BasicConstraints}
+
+
+def test_a_cross_certificate_is_valid_while_both_are(keys: dict[str, PrivateKey]) -> None:
+    early = authority(keys["p256"], not_before=NOW - 9, not_after=NOW + 50)
+    late = authority(keys["p384"], not_before=NOW - 5, not_after=NOW + 90)
+    for signer, subject in ((early, late), (late, early)):
+        made = x509.load_pem_x509_certificate(cross_sign(signer, subject, serial=1))
+        assert made.not_valid_before_utc.timestamp() == NOW - 5
+        assert made.not_valid_after_utc.timestamp() == NOW + 50
+    apart = authority(keys["p384"], not_before=NOW + 50, not_after=NOW + 90)
+    with pytest.raises(Invalid, match="never valid at once"):
+        cross_sign(early, apart, serial=1)
+
+
+@pytest.mark.parametrize("serial", [0, -1, 2**160])
+def test_a_cross_certificate_has_a_serial_number_that_x509_allows(
+    keys: dict[str, PrivateKey], serial: int
+) -> None:
+    with pytest.raises(Broken):
+        cross_sign(authority(keys["p256"]), authority(keys["p384"]), serial=serial)
+
+
+def test_who_has_any_path_length_is_taken_to_sign_leaves_only(
+    keys: dict[str, PrivateKey],
+) -> None:
+    for length, leaves_only in ((0, True), (3, True), (None, False)):
+        rule = (x509.BasicConstraints(ca=True, path_length=length), True)
+        odd = odd_certificate(keys["p256"], extensions=(rule,))
+        assert signs_leaves_only(load_issuer(odd.pem, to_pem(odd.key))) is leaves_only
+    assert signs_leaves_only(authority(keys["p256"]))
+    assert not signs_leaves_only(authority(keys["p256"], leaves_only=False))
 
 
 @pytest.mark.parametrize("name", ["", "x" * 65])

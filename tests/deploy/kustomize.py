@@ -34,10 +34,11 @@ def _extend(objects: list[Object], folder: Path) -> None:
     for name in told.get("resources", ()):
         path = folder / name
         objects += rendered(path) if path.is_dir() else list(_documents(path))
-    for name in told.get("components", ()):
-        _extend(objects, folder / name)
     for one in told.get("configMapGenerator", ()):
         _configure(objects, one)
+    # After what is generated (since kustomize 5.1), so a component has the last word on a setting.
+    for name in told.get("components", ()):
+        _extend(objects, folder / name)
     for one in told.get("patches", ()):
         assert one.keys() == {"path"}
         for patch in _documents(folder / one["path"]):

@@ -1,11 +1,14 @@
 """What manifests allow a service account, in the form that an API server of the tests takes."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tests.deploy.kustomize import Object
 
 Rule = dict[str, Any]
+Right = tuple[str, str, str, str]
+"""Group, resource, verb, and the name of the only object that it is for, or nothing."""
 
 
 def rules(objects: Sequence[Object], account: str, namespace: str) -> list[Rule]:
@@ -33,6 +36,32 @@ def granted(given: Sequence[Rule]) -> set[tuple[str, str, str]]:
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
+    }
+
+
+def named(given: Sequence[Rule]) -> set[Right]:
+    """The same with the names that rules are for."""
+    return {
+        (group, resource, verb, name)
+        for rule in given
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+        for name in rule.get("resourceNames", [""])
+    }
+
+
+def said(what: str, verbs: str) -> set[Right]:
+    """The same by the handbook: `RESOURCES` (`GROUP`) named `NAME`, and verbs."""
+    before, _, name = what.partition(" named ")
+    words = re.findall(r"`([^`]+)`", before)
+    in_brackets = re.search(r"\(`([^`]+)`\)", before)
+    group = in_brackets[1] if in_brackets else ""
+    return {
+        (group, resource, verb, name.strip("`"))
+        for resource in words
+        if resource != group
+        for verb in verbs.split(", ")
     }
 
 

@@ -18,14 +18,16 @@ from app.domain.durations import parse_window
 from app.domain.grants import MOST_REDEMPTIONS
 from app.domain.theft import SuspectedTheft
 from app.errors import Invalid
+from app.kube.exposure.plan import waiting_for
 from app.kube.grants import _told_problem
+from app.kube.resources import SERVICES, Key
 from app.kube.sites import DEFAULT_ISSUER, Site
 from app.kube.standing import Facts, standing
 from app.services.cluster import Known, Signer, _taken
 from tests.builders import a_grant, a_redemption, a_suspicion, an_endpoint
 from tests.deploy.handbook import PAGE, anchors, blocks, rows
 from tests.deploy.kustomize import DEPLOY, rendered
-from tests.deploy.rights import granted, rules
+from tests.deploy.rights import named, rules, said
 from tests.installation import Installation
 from tests.kube.api_server import Kube
 from tests.kube.objects import a_secret, a_site
@@ -72,6 +74,7 @@ def ended(*, theft: SuspectedTheft | None = None, now: int = NOW, **changes: Any
     return replace(FACTS, known=known, now=now)
 
 
+WAITING = waiting_for(SERVICES, Key("grantserver", "grantserver-public")).waiting
 EVERY_STANDING = [
     FACTS,
     replace(FACTS, known=None),
@@ -82,7 +85,7 @@ EVERY_STANDING = [
     replace(FACTS, signer=replace(SIGNER, not_before=at("2026-11-23T00:00:00Z"))),
     replace(FACTS, signer=replace(SIGNER, not_after=at("2026-11-21T00:00:00Z"))),
     replace(FACTS, signer=Signer(problem="it has no tls.key")),
-    replace(FACTS, reach=None),
+    replace(FACTS, reach=None, waiting=WAITING),
     replace(FACTS, problem=problem(expirationWindow="1d")),
     replace(FACTS, problem=problem(issuer="No Name")),
     replace(FACTS, problem=_taken("west")),
@@ -126,24 +129,8 @@ def test_the_fields_and_defaults_of_a_spec_are_those_that_are_read() -> None:
 
 
 def test_the_rights_are_listed_as_they_are_shipped() -> None:
-    found = {
-        ("" if "." not in group else group, resource, verb)
-        for where, what, verbs, _why in rows("Rights")
-        for resource, group in named(what)
-        for verb in verbs.split(", ")
-    }
-    shipped = rules(rendered(DEPLOY / "namespaced"), "grantserver", "grantserver")
-    assert found == granted(shipped)
-
-
-def named(what: str) -> list[tuple[str, str]]:
-    """The resources of a cell, each with the group that the cell names."""
-    words = re.findall(r"`([^`]+)`", what.partition(" named ")[0])
-    group = next((one for one in words if "." in one), "")
-    resources = [one for one in words if "." not in one]
-    if resources == ["leases"]:
-        group = "coordination.k8s.io"
-    return [(one, group) for one in resources]
+    found = {right for _where, what, verbs, _why in rows("Rights") for right in said(what, verbs)}
+    assert found == named(rules(rendered(DEPLOY / "namespaced"), "grantserver", "grantserver"))
 
 
 def test_links_lead_to_headings_that_are_there() -> None:

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import stat
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,8 +19,13 @@ from tests.kube.api_server import FakeKube
 from tests.kube.real import RealKube
 
 WAYS = ("namespaced", "cluster-wide")
-COMPONENTS = ("postgresql", "openshift")
+COMPONENTS = ("postgresql", "openshift", "route", "tls-secret")
 OUR_NAMESPACE = "listening"
+WHERE = {
+    "GRANTSERVER_EXPOSURE_HOST": "grants.example.com",
+    "GRANTSERVER_EXPOSURE_CLASS": "example",
+}
+"""What is left to be said of a way in whose component was taken."""
 
 
 def overlay(directory: Path, way: str, components: Sequence[str] = ()) -> Path:
@@ -27,8 +33,8 @@ def overlay(directory: Path, way: str, components: Sequence[str] = ()) -> Path:
     shutil.copytree(DEPLOY, directory / "deploy" / "kubernetes")
     folder = directory / "ours"
     folder.mkdir()
-    (block,) = blocks("yaml")
-    told = yaml.safe_load(block)
+    told, settings_of_ours = map(yaml.safe_load, blocks("yaml"))
+    told |= settings_of_ours
     told["namespace"] = OUR_NAMESPACE
     told["resources"] = [f"../deploy/kubernetes/{way}"]
     told["components"] = [f"../deploy/kubernetes/{one}" for one in components]
@@ -56,6 +62,8 @@ def test_every_file_is_part_of_a_way_to_install() -> None:
         told = yaml.safe_load((folder / "kustomization.yaml").read_text())
         named.add(folder / "kustomization.yaml")
         named.update(folder / one for one in told.get("resources", ()))
+        if told["kind"] == "Component":
+            assert f"`../deploy/kubernetes/{folder.name}`" in PAGE or f"`{folder.name}`" in PAGE
         named.update(folder / one["path"] for one in told.get("patches", ()))
     assert {path for path in DEPLOY.rglob("*") if path.is_file()} <= named
     for way in WAYS:
@@ -111,13 +119,12 @@ def test_what_names_something_names_what_is_there(
 def test_the_database_is_brought_up_to_date_as_the_server_will_find_it(
     components: Sequence[str], tmp_path: Path
 ) -> None:
-    """After the keys are there, and with the settings, files and rights of the server."""
+    """With the settings, files and rights of the server."""
     objects = rendered(overlay(tmp_path, "namespaced", components))
     spec = pod(objects)
     (server,) = spec["containers"]
-    keys, database = spec["initContainers"]
-    assert (keys["name"], database["name"]) == ("sealing-keys", "database")
-    assert keys["command"][-1] == settings.load(environment(objects)).sealing.key_file.as_posix()
+    (database,) = spec["initContainers"]
+    assert database["name"] == "database"
     assert (database["args"], server["args"]) == (["db", "upgrade"], ["serve"])
     for part in ("envFrom", "env", "volumeMounts", "securityContext"):
         assert database.get(part) == server.get(part)
@@ -148,20 +155,70 @@ def test_the_server_understands_its_settings(
     mounts = {one["name"]: one for one in server["volumeMounts"]}
     # Below the volume itself, so that it is made by the server, with its mode.
     assert chosen.data.dir.parent == Path(mounts["data"]["mountPath"])
-    assert chosen.sealing.key_file.parent == Path(mounts["keys"]["mountPath"])
+    assert chosen.sealing.key_file.parent == Path(mounts["sealing"]["mountPath"])
     assert told["HOME"] == mounts["tmp"]["mountPath"]
     ports = {one["name"]: one["containerPort"] for one in server["ports"]}
     assert ports == {"redemption": chosen.listen.redemption.port, "ops": chosen.listen.ops.port}
 
 
-def test_the_lease_that_the_server_takes_is_the_one_that_it_may_take() -> None:
-    """And kustomize takes its name for no other's: it would rename it along."""
+def test_the_keys_are_shown_as_the_server_takes_them(tmp_path: Path) -> None:
+    """For root and the group of the pod, whom the fsGroup makes it; nobody writes to them."""
+    spec = pod(rendered(overlay(tmp_path, "namespaced")))
+    (volume,) = (one for one in spec["volumes"] if "secret" in one)
+    assert volume["secret"]["defaultMode"] == stat.S_IRUSR | stat.S_IRGRP
+    assert spec["securityContext"]["fsGroup"] > 0
+    for container in (*spec["initContainers"], *spec["containers"]):
+        (mount,) = (one for one in container["volumeMounts"] if one["name"] == volume["name"])
+        assert mount["readOnly"] is True
+
+
+def test_the_objects_that_the_server_takes_are_those_that_it_may_take() -> None:
+    """And kustomize takes their names for no other's: it would rename them along."""
     objects = rendered(DEPLOY / "cluster-wide")
-    lease = settings.load(environment(objects)).kubernetes.lease
-    (role,) = (one for one in of_kind(objects, "Role"))
-    assert [one.get("resourceNames") for one in role["rules"]] == [[lease], None]
+    chosen = settings.load(environment(objects))
     generated = {one["metadata"]["name"] for one in of_kind(objects, "ConfigMap")}
-    assert lease not in generated
+    expected = {
+        "leases": chosen.kubernetes.lease,
+        "services": chosen.exposure.objects,
+        "ingresses": chosen.exposure.objects,
+        "gateways": chosen.exposure.objects,
+        "tlsroutes": chosen.exposure.objects,
+        "deployments": chosen.exposure.deployment,
+        "secrets": chosen.tls.issued_secret,
+    }
+    found = {
+        resource: name
+        for role in of_kind(objects, "Role")
+        for rule in role["rules"]
+        for resource in rule["resources"]
+        for name in rule.get("resourceNames", ())
+    }
+    assert found == expected
+    assert not generated & set(found.values())
+    assert chosen.exposure.deployment == only(objects, "Deployment")["metadata"]["name"]
+
+
+@pytest.mark.parametrize("component", ["route", "ingress", "gateway", "openshift"])
+def test_a_component_names_the_same_objects(component: str, tmp_path: Path) -> None:
+    objects = rendered(overlay(tmp_path, "cluster-wide", [component]))
+    (role,) = (
+        one for one in of_kind(objects, "Role") if one["metadata"]["name"].endswith(component)
+    )
+    names = {name for rule in role["rules"] for name in rule.get("resourceNames", ())}
+    assert names == {settings.load(environment(objects) | WHERE).exposure.objects}
+
+
+@pytest.mark.parametrize("component", ["route", "ingress", "gateway"])
+def test_the_component_of_a_way_in_chooses_it(component: str, tmp_path: Path) -> None:
+    objects = rendered(overlay(tmp_path, "cluster-wide", [component]))
+    assert settings.load(environment(objects) | WHERE).exposure.way == component
+
+
+def test_the_certificate_of_somebody_else_is_the_one_that_may_be_read(tmp_path: Path) -> None:
+    objects = rendered(overlay(tmp_path, "cluster-wide", ["tls-secret"]))
+    (role,) = (one for one in of_kind(objects, "Role") if "tls-secret" in one["metadata"]["name"])
+    (rule,) = role["rules"]
+    assert rule["resourceNames"] == [settings.load(environment(objects)).tls.secret]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -216,7 +273,7 @@ def test_the_secrets_that_pods_need_are_those_that_the_handbook_makes(tmp_path: 
     objects = rendered(overlay(tmp_path, "namespaced", ["postgresql"]))
     spec = pod(objects)
     (mounted,) = (one["secret"]["secretName"] for one in spec["volumes"] if "secret" in one)
-    file = Path(spec["initContainers"][0]["command"][-2]).name
+    file = settings.load(environment(objects)).sealing.key_file.name
     assert f"create secret generic {mounted} --from-file={file}" in PAGE
     (url,) = (one["valueFrom"]["secretKeyRef"] for one in spec["containers"][0]["env"])
     assert f"create secret generic {url['name']} --from-literal={url['key']}=" in PAGE

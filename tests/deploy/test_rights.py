@@ -11,10 +11,17 @@ from typing import Any
 
 import pytest
 
+from app import settings
+from app.in_cluster import exposing
+from app.kube.exposure.objects import MANAGER
+from app.kube.exposure.plan import Served
+from app.kube.exposure.ways import WAYS
 from tests.deploy.kustomize import DEPLOY, Object, rendered
 from tests.deploy.rights import granted, roles, rules
+from tests.deploy.test_manifests import OUR_NAMESPACE, environment, overlay
+from tests.installation import Installation
 from tests.kube.api_server import Kube
-from tests.kube.objects import a_secret, a_site, access_grant
+from tests.kube.objects import a_deployment, a_secret, a_site, access_grant
 from tests.running import Server, running
 
 ACCOUNT = "grantserver"
@@ -22,6 +29,19 @@ HOME = "grantserver"
 NAMESPACES = "GRANTSERVER_KUBERNETES_NAMESPACES"
 # What is granted although the play below does not use it, and why: (group, resource, verb).
 NOT_USED: Mapping[tuple[str, str, str], str] = {}
+# What the API server asks of itself while it does something else, and ours does not.
+ASKED_BY_OTHERS = {
+    ("route.openshift.io", "routes/custom-host", "create"),
+    ("route.openshift.io", "routes/custom-host", "update"),
+}
+# Settings of the manifests that a server of a test has otherwise.
+OF_A_POD = {
+    "GRANTSERVER_DATA_DIR",
+    "GRANTSERVER_SEALING_KEY_FILE",
+    "GRANTSERVER_LOGS_FORMAT",
+    "HOME",
+}
+PUBLIC = "grantserver-public"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,13 +87,54 @@ def test_the_server_does_everything_with_the_rights_that_are_shipped_and_needs_t
     token = kube.token(ACCOUNT, shipped)
     kube.requests.clear()
     play(kube, tmp_path, token, way)
+    be_reached(kube, tmp_path, token, way.namespaces)
     asked = kube.requests.of(user=ACCOUNT)
     assert [one for one in asked if one.code == 403] == []
-    used = kube.requests.rules(user=ACCOUNT)
-    assert used <= granted(shipped)
-    assert granted(shipped) - used == NOT_USED.keys()
+    assert used(kube) <= granted(shipped)
+    assert granted(shipped) - used(kube) == NOT_USED.keys()
     everywhere = {""} if way.namespaces == "*" else set(way.namespaces.split(","))
-    assert {one.namespace for one in asked} <= {HOME, way.served, *everywhere}
+    assert {one.namespace for one in asked if one.resource} <= {HOME, way.served, *everywhere}
+
+
+@pytest.mark.parametrize("component", ["route", "ingress", "gateway", "openshift", "tls-secret"])
+def test_a_component_gives_the_rights_that_it_takes_and_the_server_uses_them_all(
+    component: str, kube: Kube, tmp_path: Path
+) -> None:
+    kube.install_skupper()
+    kube.install_routes()
+    kube.install_gateways()
+    for namespace in (HOME, "north"):
+        kube.namespace(namespace)
+    objects = rendered(overlay(tmp_path, "server", [component]))
+    ours = rules(objects, ACCOUNT, OUR_NAMESPACE)
+    for rule in ours:
+        rule["namespaces"] = [HOME]
+    (given,) = (
+        role["rules"]
+        for role in roles(objects)
+        if role["metadata"]["name"] == f"grantserver-{component}"
+    )
+    served = rules(rendered(DEPLOY / "served-namespace", namespace="north"), ACCOUNT, HOME)
+    # Those of the others, whose remains are looked for as well.
+    routes = {"apiGroups": ["route.openshift.io"], "resources": ["routes"], "verbs": ["list"]}
+    token = kube.token(ACCOUNT, [*ours, *served, {**routes, "namespaces": [HOME]}])
+    kube.requests.clear()
+    told = options(kube, tmp_path, token, "north") | {
+        name: text for name, text in environment(objects).items() if name not in OF_A_POD
+    }
+    PLAYS[component](kube, tmp_path, told)
+    assert [one for one in kube.requests.of(user=ACCOUNT) if one.code == 403] == []
+    not_asked = {one for one in ASKED_BY_OTHERS if one in granted(given)}
+    assert granted(given) - used(kube) == not_asked
+
+
+def used(kube: Kube) -> set[tuple[str, str, str]]:
+    """The rights that were used; who makes an object by applying it uses two."""
+    return kube.requests.rules(user=ACCOUNT) | {
+        (one.group, one.resource, "create")
+        for one in kube.requests.of(user=ACCOUNT, verb="patch")
+        if one.code == 201
+    }
 
 
 @EVERY_WAY
@@ -94,13 +155,9 @@ def test_the_role_of_a_namespace_and_that_of_a_cluster_are_the_same() -> None:
 
 def play(kube: Kube, directory: Path, token: str, way: Installed) -> None:
     """Everything that happens to AccessGrants, and that a server does about it."""
-    options = {
-        NAMESPACES: way.namespaces,
-        "GRANTSERVER_KUBERNETES_KUBECONFIG": str(kube.kubeconfig(directory / "config", token)),
-        "GRANTSERVER_KUBERNETES_LEASE": f"{HOME}/grantserver",
-    }
+    told = options(kube, directory, token, way.namespaces)
     place = Place(kube, way.served)
-    with running(directory, **options) as server:
+    with running(directory, **told) as server:
         place.create_grant("twice", redemptionsAllowed=2)
         place.wait("twice", lambda status: status.get("status") == "Pending")
         place.create_issuer()
@@ -128,13 +185,130 @@ def play(kube: Kube, directory: Path, token: str, way: Installed) -> None:
         kube.delete("AccessGrant", "gone", way.served)
         assert kube.until(lambda: place.redeem_of(server, gone, subject="east").status == 404)
 
-        with running(directory, **options) as other:
+        with running(directory, **told) as other:
             before = leader(kube)
             server.stop()
             assert kube.until(lambda: leader(kube) not in {before, ""})
             place.create_grant("next")
             place.wait("next", is_ready)
             assert place.redeem(other, "next", subject="east").status == 200
+
+
+def options(kube: Kube, directory: Path, token: str, namespaces: str) -> dict[str, str]:
+    """What a pod in `HOME` would be told, and would know of itself."""
+    return {
+        NAMESPACES: namespaces,
+        "GRANTSERVER_KUBERNETES_KUBECONFIG": str(kube.kubeconfig(directory / "config", token)),
+        "GRANTSERVER_KUBERNETES_LEASE": f"{HOME}/grantserver",
+        "GRANTSERVER_EXPOSURE_NAME": f"{HOME}/{PUBLIC}",
+        "GRANTSERVER_TLS_ISSUED_SECRET": f"{HOME}/grantserver-tls",
+    }
+
+
+def be_reached(kube: Kube, directory: Path, token: str, namespaces: str) -> None:
+    """What happens to a Service that the server is reached by, from the first to the last."""
+    told = options(kube, directory, token, namespaces)
+    balanced = told | {"GRANTSERVER_EXPOSURE_TYPE": "loadbalancer"}
+    kube.install_gateways()
+    kube.create(a_deployment("grantserver", HOME))
+    for way in ("ingress", "gateway"):
+        leave_behind(kube, told, way)
+    foreign = {"ports": [{"port": 1}]}
+    kube.create(
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": PUBLIC, "namespace": HOME},
+            "spec": foreign,
+        }
+    )
+    with running(directory, **balanced):
+        for kind in ("Ingress", "TLSRoute", "Gateway"):
+            kube.wait_gone(kind, PUBLIC, HOME)
+        assert kube.until(
+            lambda: any(one["reason"] == "NotOurs" for one in kube.find("Event", HOME))
+        )
+    kube.delete("Service", PUBLIC, HOME)
+    with running(directory, **balanced):
+        kube.wait("Service", PUBLIC, HOME, lambda found: found["spec"]["type"] == "LoadBalancer")
+        change = {"spec": {"externalTrafficPolicy": "Cluster"}}
+        kube.patch("Service", PUBLIC, change, HOME)
+        kube.wait(
+            *("Service", PUBLIC, HOME),
+            lambda found: found["spec"]["externalTrafficPolicy"] == "Local",
+        )
+        kube.wait("Secret", "grantserver-tls", HOME, lambda found: "tls.crt" in found["data"])
+    with running(directory, **told):
+        kube.wait_gone("Service", PUBLIC, HOME)
+
+
+def leave_behind(kube: Kube, told: Mapping[str, str], way: str) -> None:
+    """Have the objects of a way in there that was chosen before."""
+    more = {
+        "GRANTSERVER_EXPOSURE_TYPE": way,
+        "GRANTSERVER_EXPOSURE_HOST": "grants.example.com",
+        "GRANTSERVER_EXPOSURE_CLASS": "example",
+    }
+    plan = exposing(settings.load({**told, **more})).plan
+    served = Served(routes=True, gateways="v1", tls_routes="v1alpha3")
+    for one in WAYS[plan.way].wanted(plan, served):
+        if one.resource.kind != "Service":
+            about = {"apiVersion": one.resource.api_version, "kind": one.resource.kind}
+            kube.apply(about | one.body, manager=MANAGER)
+
+
+def be_routed(kube: Kube, directory: Path, told: Mapping[str, str]) -> None:
+    """A way in that is chosen by a component, changed by others, and switched off."""
+    more = {"GRANTSERVER_EXPOSURE_HOST": "grants.example.com"}
+    if told["GRANTSERVER_EXPOSURE_TYPE"] == "gateway":
+        more["GRANTSERVER_EXPOSURE_CLASS"] = "example"
+    plan = exposing(settings.load({**told, **more})).plan
+    kinds = [
+        one.resource.kind
+        for one in WAYS[plan.way].wanted(plan, Served(gateways="v1", tls_routes="v1alpha3"))
+    ]
+    with running(directory, **told, **more):
+        for kind in kinds:
+            kube.wait(kind, PUBLIC, HOME, lambda _: True)
+        for kind in kinds:
+            kube.delete(kind, PUBLIC, HOME)
+        for kind in kinds:
+            kube.wait(kind, PUBLIC, HOME, lambda _: True)
+    with running(directory, **{**told, "GRANTSERVER_EXPOSURE_TYPE": "url"}):
+        for kind in kinds:
+            kube.wait_gone(kind, PUBLIC, HOME)
+
+
+def be_moved(kube: Kube, directory: Path, told: Mapping[str, str]) -> None:
+    """A load balancer, where there was a Route before."""
+    leave_behind(kube, told, "route")
+    with running(directory, **told, GRANTSERVER_EXPOSURE_TYPE="loadbalancer"):
+        kube.wait_gone("Route", PUBLIC, HOME)
+
+
+def be_certified(kube: Kube, directory: Path, told: Mapping[str, str]) -> None:
+    """A Secret that somebody else keeps, and in which there is nothing to be taken yet."""
+    name = told["GRANTSERVER_TLS_SECRET"]
+    kube.create(a_secret(name, HOME, data={"tls.crt": b"", "tls.key": b""}))
+    run = Installation(directory, **{**told, "GRANTSERVER_TLS_SECRET": f"{HOME}/{name}"})
+    with run.serving():
+        assert kube.until(
+            lambda: any(one["reason"] == "NotTaken" for one in kube.find("Event", HOME))
+        )
+        assert kube.until(
+            lambda: (
+                kube.requests.of(user=ACCOUNT, verb="watch", resource="secrets", name=name) != []
+            )
+        )
+
+
+PLAYS: Mapping[str, Callable[[Kube, Path, Mapping[str, str]], None]] = {
+    "route": be_routed,
+    "ingress": be_routed,
+    "gateway": be_routed,
+    "openshift": be_moved,
+    "tls-secret": be_certified,
+}
 
 
 def leader(kube: Kube) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from app import metrics, settings
+from app.domain.self_check import Outcome
 from app.errors import Lack, Reason
 from app.metrics import Certificate, Pruned, Trouble
 from app.web.wire import BROKEN, LACKS, REFUSALS, UNAVAILABLE
@@ -38,9 +39,16 @@ def test_every_metric_is_documented_as_it_is() -> None:
     ]
 
 
-@pytest.mark.parametrize("value", [*Reason, *Lack, *Trouble, *Certificate, *Pruned])
+@pytest.mark.parametrize("value", [*Reason, *Lack, *Trouble, *Certificate, *Pruned, *Outcome])
 def test_every_label_value_is_documented(value: str) -> None:
     assert f"`{value}`" in (DOCS / "metrics.md").read_text()
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_every_outcome_of_the_self_check_is_documented_with_what_to_do(outcome: Outcome) -> None:
+    cells = [row for row in rows("endpoints.md", 3) if row[0] == f"`{outcome}`"]
+    assert len(cells) == 1
+    assert all(cells[0])
 
 
 def test_every_refusal_is_documented_with_its_status_and_text() -> None:

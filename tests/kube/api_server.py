@@ -69,6 +69,7 @@ Object = dict[str, Any]
 PATIENCE: Final = 20.0
 ADMINISTRATOR: Final = "administrator"
 ROUTES: Final = Path(__file__).parent / "routes.yaml"
+GATEWAYS: Final = Path(__file__).parent / "gateways.yaml"
 SKUPPER: Final = sorted((Path(__file__).parents[2] / "deploy" / "crds").glob("*.yaml"))
 
 
@@ -159,6 +160,13 @@ class Kube(ABC):
     def install_routes(self) -> None:
         """Serve OpenShift's Routes, by a plain definition of the tests' own."""
         self.install(ROUTES)
+
+    def install_gateways(self, tls_routes: str = "v1alpha3") -> None:
+        """Serve the Gateway API's Gateways, and TLSRoutes in this version."""
+        for definition in yaml.safe_load_all(GATEWAYS.read_text()):
+            if definition["spec"]["names"]["kind"] == "TLSRoute":
+                definition["spec"]["versions"][0]["name"] = tls_routes
+            self.define(definition)
 
     def wait(
         self,

@@ -47,6 +47,19 @@ def a_site(
     }
 
 
+def a_deployment(name: str = "grantserver", namespace: str = NAMESPACE) -> Object:
+    """A Deployment, with no more in it than it needs."""
+    labels = {"app.kubernetes.io/name": name}
+    container = {"name": "grantserver", "image": "grantserver"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {"selector": {"matchLabels": labels}, "template": template},
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ca:
     """A certificate authority, in PEM."""

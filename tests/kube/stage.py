@@ -130,6 +130,7 @@ class Replica:
                 "lease": LEASE,
                 "identity": self.user,
                 "reach": lambda: REACH,
+                "waiting": str,
                 "clock": self.stand.clock,
                 "instant": ambient.utc_instant,
                 "monotonic": ambient.monotonic,

@@ -317,6 +317,22 @@ def test_a_kind_that_is_not_served_is_missing(do: Callable[..., Any]) -> None:
     do(work)
 
 
+def test_what_is_served_can_be_asked(do: Callable[..., Any]) -> None:
+    async def work(client: Kube) -> None:
+        group = await client.served("coordination.k8s.io")
+        assert "v1" in {one["version"] for one in group["versions"]}
+        kinds = await client.served("coordination.k8s.io", "v1")
+        assert "leases" in {one["name"] for one in kinds["resources"]}
+        core = await client.served("", "v1")
+        assert "services" in {one["name"] for one in core["resources"]}
+        with pytest.raises(Missing, match=r"/apis/example\.com"):
+            await client.served("example.com")
+        with pytest.raises(Missing, match="v9"):
+            await client.served("coordination.k8s.io", "v9")
+
+    do(work)
+
+
 def test_what_is_not_valid_is_named(do: Callable[..., Any]) -> None:
     async def work(kube: Kube) -> None:
         lease = {"metadata": {"name": "x"}, "spec": {"leaseDurationSeconds": 0}}

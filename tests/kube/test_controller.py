@@ -15,7 +15,7 @@ from tests.builders import Stand
 from tests.kube.api_server import FakeKube, Kube, Object
 from tests.kube.objects import ENDPOINTS, GRANT, ISSUER, NAMESPACE, a_ca, a_secret
 from tests.kube.recorder import Request
-from tests.kube.stage import LEASE, RULES, USER, Stage, conditions, staged
+from tests.kube.stage import LEASE, REACH, RULES, USER, Stage, conditions, staged
 
 QUICK = Terms(lease_seconds=1, renew_seconds=0.6, retry_seconds=0.1, call_seconds=0.3)
 PATIENT = Terms(lease_seconds=60, renew_seconds=40.0, retry_seconds=30.0, call_seconds=5.0)
@@ -76,6 +76,30 @@ def renewed(fake_kube: FakeKube, times: int = 5, user: str = USER) -> None:
     assert fake_kube.until(lambda: renewals() >= before + times)
 
 
+# Whom it serves.
+
+
+def test_a_namespace_that_cannot_be_watched_holds_up_no_other(
+    fake_kube: FakeKube, fake_stage: Stage
+) -> None:
+    stage = fake_stage
+    stage.furnish("south")
+    secrets = [one for one in RULES if "secrets" in one["resources"]]
+    others = [one for one in RULES if "secrets" not in one["resources"]]
+    only_north = [{**one, "namespaces": [NAMESPACE]} for one in secrets]
+    replica = stage.replica(namespaces=("south", NAMESPACE))
+    replica.rules = [*others, *only_north]
+    stage.grant(namespace="south")
+    with replica:
+        stage.grant()
+        assert stage.redeem(stage.ready()).ordinal == 1
+        # What is not known of whole passes for nothing: it is not looked at.
+        assert "status" not in fake_kube.get("AccessGrant", GRANT, "south")
+    replica = stage.replica("another", namespaces=("south", NAMESPACE))
+    with replica:
+        assert stage.redeem(stage.ready(namespace="south")).ordinal == 1
+
+
 # What it writes, and what it asks for.
 
 
@@ -92,7 +116,7 @@ def test_when_nothing_changes_nothing_is_written(fake_kube: FakeKube, fake_stage
         stage.found(lambda status: status["status"] == "Error", "spoilt")
         stage.found(lambda status: status["status"] == "Pending", "waiting")
         stage.found(lambda status: status["redemptions"] == 1, "live")
-        assert fake_kube.until(lambda: len(stage.events("Error", "used")) == 1)
+        assert fake_kube.until(lambda: len(stage.events("UsedUp", "used")) == 1)
         renewed(fake_kube)
         fake_kube.requests.clear()
         renewed(fake_kube)
@@ -508,3 +532,33 @@ def test_a_key_that_nobody_asks_for_is_forgotten_in_time(
 def test_work_is_named_in_the_log() -> None:
     works = (Work("grant", "a", "b"), Work("namespace", "a"), Work("keys"))
     assert [str(one) for one in works] == ["grant a/b", "namespace a", "keys"]
+
+
+# How the server is reached.
+
+
+def test_every_grant_follows_when_the_server_is_reached_in_another_way(stage: Stage) -> None:
+    """Also one that has ended: its status is for whoever reads it."""
+    told: dict[str, Any] = {"reach": None}
+    lack = {"waiting": "waiting for an address of Service gs/door"}
+    with stage.replica(reach=lambda: told["reach"], waiting=lambda: lack["waiting"]):
+        for name in ("one", "two"):
+            stage.grant(name)
+            found = stage.found(lambda status: status.get("status") == "Pending", name)
+            assert found["status"]["message"] == "waiting for an address of Service gs/door"
+        lack["waiting"] = "waiting for an address of Route gs/door"
+        for name in ("one", "two"):
+            stage.found(lambda status: status["message"] == lack["waiting"], name)
+        for url in ("https://a.example:1", "https://[2001:db8::1]:9"):
+            told["reach"] = replace(REACH, url=url)
+            for name in ("one", "two"):
+                found = stage.found(
+                    lambda status, url=url: status.get("url", "").startswith(f"{url}/"),  # type: ignore[misc]
+                    name,
+                )
+                assert found["status"]["status"] == "Ready"
+        told["reach"] = replace(REACH, url=url, ca_pem="another CA")
+        stage.found(lambda status: status["ca"] == "another CA", "one")
+        told["reach"] = None
+        gone = stage.found(lambda status: status["status"] == "Pending", "one")["status"]
+        assert gone["url"].startswith(url)  # whoever has it may use it

@@ -393,6 +393,23 @@ def test_a_used_up_grant_says_so(stage: Stage) -> None:
     ended = stage.found(lambda status: status["redemptions"] == 2)["status"]
     assert (ended["status"], ended["message"]) == ("Error", "All 2 redemptions are used")
     assert conditions(ended) == ALL_OK | {"Ready": ("False", "Error", ended["message"])}
+    told = stage.told("UsedUp")
+    assert (told["type"], told["message"]) == ("Normal", ended["message"])
+
+
+def test_a_live_grant_whose_spec_cannot_be_read_any_more_goes_on_and_is_counted(
+    stage: Stage,
+) -> None:
+    stage.grant(redemptionsAllowed=2)
+    grant = stage.ready()
+    stage.spec(expirationWindow="1d")
+    stage.found(lambda status: status["status"] == "Error")
+    assert stage.redeem(grant).ordinal == 1
+    status = stage.found(lambda status: status["redemptions"] == 1)["status"]
+    assert status["message"].startswith('Invalid duration "1d"')
+    stage.redeem(grant, subject="another")
+    status = stage.found(lambda status: status["redemptions"] == 2)["status"]
+    assert status["message"] == "All 2 redemptions are used"
 
 
 def test_a_grant_that_the_operator_has_revoked_says_so(stage: Stage) -> None:

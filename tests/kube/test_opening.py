@@ -6,7 +6,7 @@ import pytest
 
 from app.errors import Misconfigured
 from app.kube.connection import service_account
-from app.kube.opening import identity, lease_key, open_kube
+from app.kube.opening import identity, object_key, open_kube
 from app.kube.resources import Key
 from tests.kube.api_server import Kube
 from tests.kube.clients import CONFIG_MAPS, config_map
@@ -81,12 +81,12 @@ def test_a_lease_without_a_namespace_is_in_that_of_the_pod(
 ) -> None:
     if inside is not None:
         (tmp_path / "namespace").write_text(inside)
-    assert lease_key(text, tmp_path) == key
+    assert object_key(text, tmp_path) == key
 
 
 def test_a_namespace_that_cannot_be_read_is_none(tmp_path: Path) -> None:
     (tmp_path / "namespace").write_bytes(b"\xff\xfe")
-    assert lease_key("grantserver", tmp_path) == Key("default", "grantserver")
+    assert object_key("grantserver", tmp_path) == Key("default", "grantserver")
 
 
 def test_every_process_has_a_name_of_its_own() -> None:

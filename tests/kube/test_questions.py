@@ -16,6 +16,11 @@ def question(resource: Resource = ACCESS_GRANTS, **more: Any) -> Question:
     return Question(resource=resource, **(asked | more))
 
 
+def of_group(group: str, version: str = "") -> Question:
+    about = Resource(group=group, version=version, plural="", kind="")
+    return question(about, namespace=None, group_only=True)
+
+
 @pytest.mark.parametrize(
     ("asked", "path"),
     [
@@ -26,6 +31,8 @@ def question(resource: Resource = ACCESS_GRANTS, **more: Any) -> Question:
             question(name="grant", status=True),
             "/apis/skupper.io/v2alpha1/namespaces/{namespace}/accessgrants/{name}/status",
         ),
+        (of_group("route.openshift.io"), "/apis/route.openshift.io"),
+        (of_group("route.openshift.io", "v1"), "/apis/route.openshift.io/v1"),
     ],
 )
 def test_a_question_knows_where_it_is_asked(asked: Question, path: str) -> None:
@@ -42,6 +49,7 @@ def test_a_question_knows_where_it_is_asked(asked: Question, path: str) -> None:
             question(verb="patch", name="grant", status=True),
             "patch accessgrants.skupper.io/status in namespace west",
         ),
+        (of_group("route.openshift.io"), "get /apis/route.openshift.io"),
     ],
 )
 def test_a_question_is_put_in_the_words_of_a_role(asked: Question, doing: str) -> None:
@@ -55,6 +63,7 @@ def test_a_question_is_put_in_the_words_of_a_role(asked: Question, doing: str) -
         (question(name="grant"), 404, 'no AccessGrant "west/grant"'),
         (question(), 404, 'no resource "accessgrants.skupper.io in namespace west"'),
         (question(namespace=None), 404, 'no resource "accessgrants.skupper.io"'),
+        (of_group("route.openshift.io"), 404, 'no API "/apis/route.openshift.io"'),
         (
             question(query={"resourceVersion": "7"}),
             410,

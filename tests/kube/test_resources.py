@@ -2,16 +2,25 @@ import pytest
 
 from app.kube.resources import (
     ACCESS_GRANTS,
+    DEPLOYMENTS,
     EVENTS,
+    GATEWAY_API,
+    INGRESSES,
     LEASES,
+    ROUTES,
     SECRETS,
+    SERVICES,
     SITES,
     Key,
     Resource,
+    gateways,
     key_of,
+    tls_routes,
 )
 
 LEASE = "leases.coordination.k8s.io"
+INGRESS = "ingresses.networking.k8s.io"
+ROUTE = "routes.route.openshift.io"
 GRANT = "accessgrants.skupper.io"
 
 
@@ -22,6 +31,17 @@ GRANT = "accessgrants.skupper.io"
         (EVENTS, "v1", "/api/v1", "events"),
         (LEASES, "coordination.k8s.io/v1", "/apis/coordination.k8s.io/v1", LEASE),
         (ACCESS_GRANTS, "skupper.io/v2alpha1", "/apis/skupper.io/v2alpha1", GRANT),
+        (SERVICES, "v1", "/api/v1", "services"),
+        (DEPLOYMENTS, "apps/v1", "/apis/apps/v1", "deployments.apps"),
+        (INGRESSES, "networking.k8s.io/v1", "/apis/networking.k8s.io/v1", INGRESS),
+        (ROUTES, "route.openshift.io/v1", "/apis/route.openshift.io/v1", ROUTE),
+        (gateways("v1"), f"{GATEWAY_API}/v1", f"/apis/{GATEWAY_API}/v1", f"gateways.{GATEWAY_API}"),
+        (
+            tls_routes("v1alpha3"),
+            f"{GATEWAY_API}/v1alpha3",
+            f"/apis/{GATEWAY_API}/v1alpha3",
+            f"tlsroutes.{GATEWAY_API}",
+        ),
         (SITES, "skupper.io/v2alpha1", "/apis/skupper.io/v2alpha1", "sites.skupper.io"),
     ],
 )

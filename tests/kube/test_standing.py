@@ -104,6 +104,13 @@ def test_a_server_without_an_address_leaves_the_grant_unresolved() -> None:
     assert stands.fields["code"] == CODE
 
 
+def test_what_is_waited_for_is_told_while_there_is_no_address() -> None:
+    stands = standing(facts(reach=None, waiting="waiting for an address of Service a/b"))
+    no = (False, "Pending", "waiting for an address of Service a/b")
+    assert said(stands) == {"Processed": OK, "Resolved": no, "Ready": no}
+    assert standing(facts(waiting="for nothing that matters")).ready
+
+
 @pytest.mark.parametrize(
     ("changes", "word", "message"),
     [

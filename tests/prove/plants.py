@@ -12,7 +12,7 @@ from app import ambient
 from app.domain.certificates import Minted
 from app.domain.grants import Claim, Redemption
 from app.errors import Conflict
-from app.services.issuance import Issuance
+from app.services.issuance import Issuance, Trust
 from app.services.redemption import Redeemed, Redeemer
 from app.store import postgres_ledger, sqlite_ledger
 from app.store.engine import Database
@@ -126,6 +126,9 @@ class _SpendingEarly(_Passing):
 
     async def links(self, found: Found, name: str) -> Any:
         return await self.issuance.links(found, name)
+
+    async def trust(self, found: Found) -> Trust:
+        return await self.issuance.trust(found)
 
     async def mint(self, found: Found, common_name: str, now: int) -> Minted:
         self.spent = ambient.random_bytes(16).hex()

@@ -13,6 +13,7 @@ from cryptography.x509.oid import NameOID
 
 from app import ambient
 from app.crypto import keys
+from app.crypto.issuers import signs_leaves_only
 from app.crypto.sealing import Keyring, load_or_create
 from app.domain.audit import Act
 from app.domain.authorities import Authority, Purpose
@@ -313,6 +314,26 @@ def test_one_certificate_is_kept_under_one_name(stand: Stand) -> None:
     assert len(authorities.every(stand.database)) == 3
 
 
+def test_an_authority_whose_key_was_erased_is_unready(stand: Stand) -> None:
+    site, _ = authorities.show(stand.database, "site-ca")
+    with pytest.raises(Unready, match="it was erased") as unready:
+        authorities.open_issuer(replace(site, sealed_key=b""), stand.keyring)
+    assert unready.value.lack is Lack.ISSUER
+
+
+def test_only_the_ca_of_the_server_may_sign_another(stand: Stand) -> None:
+    for name, leaves_only in (("site-ca", True), ("server-ca", False)):
+        issuer = authorities.open_issuer(authorities.show(stand.database, name)[0], stand.keyring)
+        assert signs_leaves_only(issuer) is leaves_only
+
+
+def test_an_authority_comes_with_its_generations(stand: Stand) -> None:
+    site, _ = authorities.show(stand.database, "site-ca")
+    assert authorities.with_generations(stand.database, "site-ca") == [site]
+    with pytest.raises(Missing):
+        authorities.with_generations(stand.database, "nobody")
+
+
 def test_an_authority_whose_key_cannot_be_opened_is_unready(stand: Stand, tmp_path: Path) -> None:
     site, server = (authorities.show(stand.database, one)[0] for one in ("site-ca", "server-ca"))
     foreign = load_or_create(tmp_path / "other.keys", ambient.random_bytes)
@@ -320,7 +341,6 @@ def test_an_authority_whose_key_cannot_be_opened_is_unready(stand: Stand, tmp_pa
     for authority, keyring, cause in (
         (site, foreign, Misconfigured),
         (replace(site, sealed_key=altered), stand.keyring, Broken),
-        (replace(site, sealed_key=b""), stand.keyring, Broken),
         (replace(site, sealed_key=server.sealed_key), stand.keyring, Broken),
         (replace(site, certificate_pem=server.certificate_pem), stand.keyring, Invalid),
         (replace(site, certificate_pem="nothing"), stand.keyring, Invalid),

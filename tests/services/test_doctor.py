@@ -9,10 +9,14 @@ import pytest
 
 from app import ambient
 from app.crypto.sealing import Keyring
+from app.domain import self_check
+from app.domain.authorities import State
+from app.domain.self_check import Misfit, Outcome
 from app.domain.times import rfc3339
 from app.services import authorities, doctor, reach
 from app.services.doctor import Finding, Verdict
 from tests.builders import NOW, Stand
+from tests.pki import Folder, a_root
 from tests.services.clusters import a_cluster, a_secret, put, sign
 
 HOSTS = ("grants.example.com", "192.0.2.7")
@@ -264,3 +268,119 @@ def test_a_check_that_cannot_be_made_is_a_problem_of_its_own(
         connection.execute("ALTER TABLE sites RENAME TO lost")
     found = about("sites", examine(healthy))
     assert [one.verdict for one in found] == [Verdict.PROBLEM]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    made = Folder(directory=tmp_path / "tls")
+    root = a_root()
+    made.write(root.certify(*HOSTS), root)
+    return made
+
+
+def test_a_certificate_of_files_is_looked_at_there(healthy: Stand, folder: Folder) -> None:
+    with (
+        contextlib.closing(sqlite3.connect(healthy.database.sqlite.path)) as connection,
+        connection,
+    ):
+        connection.execute("UPDATE server_certificates SET sealed_key = zeroblob(100)")
+    found = about("server certificate", examine(healthy, files=folder.files))
+    assert [one.verdict for one in found] == [Verdict.OK, Verdict.OK]
+    ended = about("server certificate", examine(healthy, files=folder.files, now=4_800_000_000))
+    assert ended[-1].verdict is Verdict.PROBLEM
+    assert ended[-1].remedy == f"renew {folder.files.certificate} and its key"
+    missing = examine(healthy, files=folder.files, hosts=["new.example.com"])
+    found = about("server certificate", missing)
+    assert found[0].verdict is Verdict.PROBLEM
+    assert found[0].remedy == f"have {folder.files.certificate} issued for them too"
+
+
+def test_files_that_do_not_fit_are_a_problem_with_a_remedy(healthy: Stand, folder: Folder) -> None:
+    folder.put("tls.key", a_root().key_pem)
+    (found,) = about("server certificate", examine(healthy, files=folder.files))
+    assert found.verdict is Verdict.PROBLEM
+    assert str(folder.files.key) in found.found
+    assert found.remedy.startswith("mend the files")
+
+
+def test_a_certificate_of_a_secret_is_renewed_by_whoever_keeps_that(healthy: Stand) -> None:
+    with (
+        contextlib.closing(sqlite3.connect(healthy.database.sqlite.path)) as connection,
+        connection,
+    ):
+        connection.execute("UPDATE server_certificates SET origin = 'secret'")
+    ends = NOW + reach.LIFETIME_SECONDS
+    for found in about("server certificate", examine(healthy, now=ends, hosts=["new.example.com"])):
+        assert found.verdict is Verdict.PROBLEM
+        assert "have whoever keeps the Secret that it comes from " in found.remedy
+
+
+def test_while_there_is_no_address_the_certificate_lacks_nothing(healthy: Stand) -> None:
+    found = about("server certificate", examine(healthy, hosts=()))
+    assert [one.verdict for one in found] == [Verdict.OK, Verdict.OK]
+    assert "no address yet" in found[0].found
+
+
+@pytest.mark.parametrize("state", State)
+def test_an_authority_that_has_a_successor_may_end(healthy: Stand, state: State) -> None:
+    with (
+        contextlib.closing(sqlite3.connect(healthy.database.sqlite.path)) as connection,
+        connection,
+    ):
+        connection.execute(
+            "UPDATE authorities SET state = ?, not_after = ? WHERE name = 'site-ca'",
+            (state, NOW + DAY),
+        )
+    found = about("authority site-ca", examine(healthy))
+    if state is State.ENDED:
+        assert found == []
+    else:
+        (one,) = found
+        assert (one.verdict is Verdict.OK) == (state is State.RETIRED)
+    with (
+        contextlib.closing(sqlite3.connect(healthy.database.sqlite.path)) as connection,
+        connection,
+    ):
+        connection.execute("UPDATE authorities SET sealed_key = x'' WHERE name = 'site-ca'")
+    without = [one.verdict for one in about("authority site-ca", examine(healthy))]
+    signs = state in {State.PREPARED, State.ACTIVE}
+    assert without == ([Verdict.PROBLEM] if signs else [])
+
+
+def test_a_served_certificate_is_known_by_its_fingerprint(stand: Stand, folder: Folder) -> None:
+    assert doctor.served_fingerprints(stand.database, None) == frozenset()
+    made = reach.server_material(
+        stand.database, stand.keyring, hosts=HOSTS, now=NOW, random_bytes=ambient.random_bytes
+    )
+    assert doctor.served_fingerprints(stand.database, None) == {made.fingerprint}
+    of_file = folder.files.read().fingerprint
+    assert doctor.served_fingerprints(stand.database, folder.files) == {of_file}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "misfit", "verdict", "remedy"),
+    [
+        (Outcome.REACHABLE, None, Verdict.OK, ""),
+        (Outcome.UNKNOWN, None, Verdict.WARNING, "GRANTSERVER_REACH_URL"),
+        (Outcome.UNREACHABLE, None, Verdict.WARNING, "lead from https://a.example:9 to it"),
+        (Outcome.TERMINATED, None, Verdict.PROBLEM, "pass TLS through"),
+        (Outcome.WRONG_CERTIFICATE, Misfit.NAME, Verdict.PROBLEM, "the host of the URL"),
+        (Outcome.WRONG_CERTIFICATE, Misfit.TIME, Verdict.PROBLEM, "the clock is right"),
+        (Outcome.WRONG_CERTIFICATE, Misfit.TRUST, Verdict.PROBLEM, "GRANTSERVER_TLS_CA_FILE"),
+    ],
+)
+def test_each_outcome_at_the_public_address_has_its_remedy(
+    outcome: Outcome, misfit: Misfit | None, verdict: Verdict, remedy: str
+) -> None:
+    found = self_check.Finding(outcome=outcome, detail="what was seen", misfit=misfit)
+    told = doctor.public_address(found, "https://a.example:9")
+    assert (told.check, told.verdict, told.found) == ("public address", verdict, "what was seen")
+    assert remedy in told.remedy
+    assert bool(told.remedy) == (verdict is not Verdict.OK)
+
+
+def test_no_outcome_and_no_misfit_is_without_an_answer() -> None:
+    for outcome in Outcome:
+        for misfit in (None, *Misfit):
+            found = self_check.Finding(outcome=outcome, detail="x", misfit=misfit)
+            assert doctor.public_address(found, "https://a.example").found == "x"

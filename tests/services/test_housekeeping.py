@@ -458,6 +458,54 @@ def test_it_rests_for_longer_than_it_works(base: Database) -> None:
     assert rests == [1.0, 1.0, 1.0]
 
 
+# Rotations, by the way.
+
+
+def test_rotations_go_on_before_each_sweep_and_in_between(
+    base: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "ROTATION_SECONDS", 0.001)
+    told, turns = Told(), threading.Semaphore(0)
+
+    def advance() -> int:
+        turns.release()
+        return 0
+
+    made = told.housekeeping(a_sweeper(base), every_seconds=1e12, advance=advance)
+    made.start()
+    for _ in range(4):
+        assert turns.acquire(timeout=30)
+    made.stop()
+    assert told.sweeps.acquire(blocking=False)
+    assert not told.sweeps.acquire(blocking=False)
+    assert told.events == []
+
+
+def test_steps_that_were_taken_are_told(base: Database) -> None:
+    told = Told()
+    told.housekeeping(a_sweeper(base), advance=lambda: 2).rotate()
+    assert told.events == [{"level": "info", "event": "rotations went on", "steps": 2}]
+
+
+@pytest.mark.parametrize(
+    ("error", "level"), [(Unavailable("the disk is full"), "warning"), (KeyError("x"), "exception")]
+)
+def test_a_rotation_that_fails_is_told_and_holds_nothing_up(
+    base: Database, error: Exception, level: str
+) -> None:
+    def failing() -> int:
+        raise error
+
+    told = Told()
+    made = told.housekeeping(a_sweeper(base), advance=failing)
+    made.start()
+    for _ in range(2):
+        assert told.sweeps.acquire(timeout=30)
+    made.stop()
+    assert {event["event"] for event in told.events} == {"rotations could not go on"}
+    assert {event["level"] for event in told.events} == {level}
+
+
 # From the command line.
 
 

@@ -11,11 +11,13 @@ from app.crypto.facts import facts, verify_issued_by
 from app.domain.certificates import KeyType, Minted
 from app.domain.sites import Link, parse_endpoint
 from app.errors import Invalid, Lack, Reason, Refused, Unready
-from app.services import authorities, grants, issuance, sites
-from app.services.issuance import Issuance, Policy
+from app.services import authorities, grants, issuance, rotation, sites
+from app.services.issuance import Issuance, Policy, Trust
 from app.store import authorities as authority_rows
 from app.store.ledger import Found
 from tests.builders import NOW, Stand, an_authority
+
+TIMES = rotation.Times(wait_seconds=100, lifetime_seconds=100, retry_seconds=100)
 
 
 @pytest.fixture
@@ -168,14 +170,102 @@ def test_the_certificates_of_an_authority_are_told_whether_it_can_still_sign_or_
         gone = an_authority(name="gone", sealed_key=b"", origin="west/ca", certificate_pem="old\n")
         gone_id = authority_rows.add(connection, gone)
     found = find(west, west.make_grant().grant.id)
+    ids = (found.issuer_id,)
     fresh, opened = west.issuance(), west.issuance()
     minted = mint(opened, found)
+    assert trust(opened, found).issuer_ids == ids
     for made in (fresh, opened):
-        assert asyncio.run(made.ca_pem(found.issuer_id)) == minted.ca_pem
-        assert asyncio.run(made.ca_pem(gone_id)) == b"old\n"
+        assert asyncio.run(made.ca_pem(ids)) == minted.ca_pem
+        assert asyncio.run(made.ca_pem((gone_id,))) == b"old\n"
+        assert asyncio.run(made.ca_pem((*ids, gone_id))) == minted.ca_pem + b"old\n"
         with pytest.raises(Unready) as unready:
-            asyncio.run(made.ca_pem(99))
+            asyncio.run(made.ca_pem((99,)))
         assert unready.value.lack is Lack.ISSUER
+
+
+def trust(made: Issuance, found: Found) -> Trust:
+    return asyncio.run(made.trust(found))
+
+
+def rotate(west: Stand, now: int = NOW, **changes: Any) -> None:
+    rotation.rotate(
+        west.database, west.keyring, name="site-ca", actor="x", now=now, times=TIMES,
+        random_bytes=ambient.random_bytes, **changes,
+    )  # fmt: skip
+
+
+def test_whom_to_trust_is_read_once_for_each_revision_of_a_site(west: Stand) -> None:
+    made, found = west.issuance(), find(west, west.make_grant().grant.id)
+    seen = statements(west)
+    first = [trust(made, found) for _ in range(3)]
+    assert len(seen) == 2
+    assert first[0] is first[1] is first[2]
+    assert "BEGIN" not in repr(first[0])
+
+
+def test_every_replica_notices_each_step_of_a_rotation_by_the_claim_alone(west: Stand) -> None:
+    plain = west.make_grant(name="plain").grant.id
+    own = west.make_grant(name="own", issuer="site-ca").grant.id
+    west.set_site("other")
+    elsewhere = west.make_grant(site="other", name="led", issuer="site-ca").grant.id
+    ids = (plain, own, elsewhere)
+    replicas = [west.issuance(), west.issuance()]
+    family: list[tuple[int, ...]] = []
+    steps = (
+        lambda: None,
+        lambda: rotate(west),
+        lambda: rotation.advance(west.database, times=TIMES, now=NOW + 100),
+        lambda: rotation.advance(west.database, times=TIMES, now=NOW + 10**6),
+    )
+    for step in steps:
+        step()
+        for made in replicas:
+            for grant_id in ids:
+                found = find(west, grant_id)
+                trusted = trust(made, found)
+                minted = mint(made, found)
+                verify_issued_by(minted.certificate_pem, trusted.ca_pem)
+                assert trusted.issuer_ids[0] == found.issuer_id
+                assert asyncio.run(made.ca_pem(trusted.issuer_ids)) == trusted.ca_pem
+                if trusted.issuer_ids not in family:
+                    family.append(trusted.issuer_ids)
+    (old,), *_ = family
+    (new,) = family[-1]
+    assert family == [(old,), (old, new), (new, old), (new,)]
+
+
+def test_a_claim_that_came_before_the_change_is_answered_by_the_old_one(west: Stand) -> None:
+    """Others have spent its time in the queue; its key is there for a while."""
+    made, found = west.issuance(), find(west, west.make_grant().grant.id)
+    minted = mint(made, found)
+    rotate(west, at_once=True)
+    assert trust(made, find(west, found.grant.id)).issuer_ids[1] == found.issuer_id
+    assert found.issuer_id not in made._issuers  # its key is needed no more
+    again = mint(made, found)
+    assert issuer_of(again) == issuer_of(minted)
+    verify_issued_by(again.certificate_pem, trust(made, found).ca_pem)
+    rotation.advance(west.database, times=TIMES, now=NOW + 10**6)
+    assert trust(west.issuance(), found).issuer_ids[0] == found.issuer_id
+    with pytest.raises(Unready) as unready:
+        mint(west.issuance(), found)
+    assert unready.value.lack is Lack.ISSUER
+
+
+def test_what_is_kept_of_authorities_is_bounded(
+    west: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(issuance, "_MOST_SITES_KEPT", 2)
+    made = west.issuance()
+    for number in range(4):
+        authorities.create(
+            west.database, west.keyring, name=f"ca-{number}", actor="x", now=NOW,
+            random_bytes=ambient.random_bytes,
+        )  # fmt: skip
+        west.set_site(f"s{number}", issuer=f"ca-{number}")
+        found = find(west, west.make_grant(site=f"s{number}").grant.id)
+        assert trust(made, found).issuer_ids == (found.issuer_id,)
+        assert len(made._trusts) <= 2
+        assert len(made._bundles) <= 2
 
 
 def test_a_certificate_never_outlives_its_issuer(west: Stand) -> None:

@@ -17,11 +17,12 @@ from app import ambient
 from app.crypto import der, keys, mint
 from app.crypto.facts import facts, verify_issued_by
 from app.crypto.sealing import load_or_create
+from app.domain.authorities import SPREAD_SECONDS
 from app.domain.grants import Claim, Grant, Redemption, State
 from app.domain.limits import Allowance
 from app.domain.names import common_name
 from app.errors import Broken, GrantServerError, Lack, Reason, Refused, Unavailable, Unready
-from app.services import audit, authorities, grants, sites, theft
+from app.services import audit, authorities, grants, rotation, sites, theft
 from app.services.redemption import Inspection, Redeemed, Redeemer
 from app.services.theft import TheftAlarm
 from app.store.sqlite_ledger import SqliteLedger
@@ -622,6 +623,59 @@ def test_the_same_claim_gets_the_same_bytes_and_is_counted_once(west: Stand, gra
         assert again.bundle == first.bundle
         assert (again.ordinal, again.serial) == (1, None)
     assert len(redemptions(west, grant)) == 1
+
+
+def rotate_by_steps(west: Stand) -> Iterator[None]:
+    """Prepared, active, and then the old authority ends; all within the window of answers."""
+    wait, lifetime = 10, 20
+    times = rotation.Times(wait_seconds=wait, lifetime_seconds=lifetime, retry_seconds=10)
+    rotation.rotate(
+        west.database, west.keyring, name="site-ca", times=times, actor="x", now=NOW,
+        random_bytes=ambient.random_bytes,
+    )  # fmt: skip
+    yield
+    for now in (NOW + wait, NOW + wait + lifetime + SPREAD_SECONDS):
+        while rotation.advance(west.database, times=times, now=now):
+            pass
+        yield
+
+
+def test_an_answer_stays_what_it_was_through_a_rotation_and_a_new_one_says_whom_to_trust(
+    west: Stand,
+) -> None:
+    """Each step is seen by a server that runs, and by one that has just begun."""
+    west.policy = replace(west.policy, lifetime_seconds=20)
+    grant = west.make_grant(redemptions=9).grant
+    claims = iter(sites_asking(grant, 9))
+
+    async def main() -> None:
+        redeemer = west.redeemer()
+        given: list[tuple[Claim, Redeemed]] = []
+        bundles: list[bytes] = []
+        steps = rotate_by_steps(west)
+        for _ in range(4):
+            claim = next(claims)
+            first = await redeemer.redeem(claim)
+            given.append((claim, first))
+            secret = next(yaml.safe_load_all(first.bundle))["data"]
+            ca_pem = base64.b64decode(secret["ca.crt"])
+            verify_issued_by(base64.b64decode(secret["tls.crt"]), ca_pem)
+            bundles.append(ca_pem)
+            for served in (redeemer, west.redeemer()):
+                for asked, told in given:
+                    again = await served.redeem(asked)
+                    assert again.bundle == told.bundle
+                    assert again.serial is None
+                if served is not redeemer:
+                    await served.ledger.close()
+            next(steps, None)
+        await redeemer.ledger.close()
+        old, old_new, new_old, new = bundles
+        assert old_new == old + new
+        assert new_old == new + old
+        assert old != new
+
+    asyncio.run(main())
 
 
 def test_a_lost_answer_is_given_again_before_used_up_or_expired_is_said(west: Stand) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 import pytest
 
 from app.domain.certificates import KeyType
+from app.domain.exposure import TrafficPolicy, Way
 from app.errors import Misconfigured
 from app.logs import Format, Level
 from app.settings import Address, ProxyProtocol, Settings, load
@@ -47,6 +48,8 @@ DATA = Path("grantserver-data")
 LEDGER = "sqlite:///grantserver-data/grantserver.db"
 WEST = "https://West.Example:8443/"
 NETWORKS = (ip_network("10.1.0.0/16"), ip_network("fd00::7/128"))
+PAIRS = (("app", "gs"), ("tier", "front"))
+NOTES = (("c", "d=e"), ("example.com/nets", "a,b"))
 HOSTS = ("a.example", "10.0.0.1", "fd00::1")
 ROWS: Final[tuple[tuple[Any, ...], ...]] = (
     ("", "workers", "workers", 1, "4", "4", 4),
@@ -77,6 +80,11 @@ ROWS: Final[tuple[tuple[Any, ...], ...]] = (
         *("reach", "hosts", "hosts", ()),
         *("a.example, 10.0.0.1,[fd00::1]", '["a.example", "10.0.0.1", "fd00::1"]', HOSTS),
     ),
+    ("tls", "certificate_file", "certificate_file", None, "/run/c", '"/run/c"', Path("/run/c")),
+    ("tls", "key_file", "key_file", None, "/run/k", '"/run/k"', Path("/run/k")),
+    ("tls", "ca_file", "ca_file", None, "/run/a", '"/run/a"', Path("/run/a")),
+    ("tls", "secret", "secret", "", "ops/gs", '"ops/gs"', "ops/gs"),
+    ("tls", "issued_secret", "issued_secret", "grantserver-tls", "", '""', ""),
     ("grants", "redemption_by_key", "redemption_by_key", False, "true", "true", True),
     ("grants", "retry_window", "retry_window_seconds", 600, "1h", '"1h"', 3600),
     ("grants", "revoke_on_theft", "revoke_on_theft", False, "true", "true", True),
@@ -85,6 +93,7 @@ ROWS: Final[tuple[tuple[Any, ...], ...]] = (
         *("certificates", "key_type", "key_type", KeyType.P256),
         *("rsa-2048", '"rsa-2048"', KeyType.RSA_2048),
     ),
+    ("certificates", "rotation_wait", "rotation_wait_seconds", 86_400, "0s", '"0s"', 0),
     (
         "sealing",
         "key_file",
@@ -117,6 +126,31 @@ ROWS: Final[tuple[tuple[Any, ...], ...]] = (
         *("[fd00::1]:6443", '"[fd00::1]:6443"', Address("fd00::1", 6443)),
     ),
     ("kubernetes", "lease", "lease", "grantserver", "ops/gs", '"ops/gs"', "ops/gs"),
+    ("exposure", "type", "way", Way.AUTO, "nodeport", '"nodeport"', Way.NODE_PORT),
+    ("exposure", "name", "objects", "grantserver-public", "ops/gs", '"ops/gs"', "ops/gs"),
+    ("exposure", "deployment", "deployment", "grantserver", "", '""', ""),
+    (
+        *("exposure", "selector", "selector", (("app.kubernetes.io/name", "grantserver"),)),
+        *("app=gs, tier=front", '{ app = "gs", tier = "front" }', PAIRS),
+    ),
+    (
+        *("exposure", "annotations", "annotations", ()),
+        *("example.com/nets=a,b, c=d=e", '{ "example.com/nets" = "a,b", c = "d=e" }', NOTES),
+    ),
+    (
+        *("exposure", "labels", "labels", ()),
+        *("app=gs, tier=front", '{ app = "gs", tier = "front" }', PAIRS),
+    ),
+    ("exposure", "class", "class_name", "", "a.b/c", '"a.b/c"', "a.b/c"),
+    ("exposure", "load_balancer_ip", "load_balancer_ip", "", "FD00::1", '"FD00::1"', "fd00::1"),
+    ("exposure", "host", "host", "", "West.Example", '"West.Example"', "west.example"),
+    ("exposure", "domain", "domain", "", ".Apps.example", '".Apps.example"', "apps.example"),
+    ("exposure", "port", "port", 0, "8443", "8443", 8443),
+    ("exposure", "gateway", "gateway", "", "infra/shared", '"infra/shared"', "infra/shared"),
+    (
+        *("exposure", "traffic_policy", "traffic_policy", TrafficPolicy.LOCAL),
+        *("Cluster", '"Cluster"', TrafficPolicy.CLUSTER),
+    ),
 )
 CASES: Final = tuple(Case(*row) for row in ROWS)
 each_setting = pytest.mark.parametrize("case", CASES, ids=lambda case: str(case.variable))

@@ -14,11 +14,19 @@ from app.settings.values import (
     REFUSED,
     duration_reader,
     read_address,
+    read_annotations,
     read_base_url,
     read_database_url,
     read_hosts,
+    read_labels,
     read_networks,
+    read_optional_class,
+    read_optional_domain,
+    read_optional_host,
+    read_optional_ip,
+    read_optional_plain_name,
     read_path,
+    read_service_name,
 )
 
 NO_HOST: Final = "expected a DNS name, an IPv4 address or an IPv6 address as host"
@@ -35,6 +43,14 @@ READERS: Final = (
     read_networks,
     read_path,
     read_database_url,
+    read_annotations,
+    read_labels,
+    read_optional_class,
+    read_optional_domain,
+    read_optional_host,
+    read_optional_ip,
+    read_optional_plain_name,
+    read_service_name,
 )
 
 
@@ -51,6 +67,29 @@ READERS: Final = (
         (read_address, "-a:1", NO_HOST),
         (read_address, "300.1.1.1:1", NO_HOST),
         (read_address, "[::g]:1", NO_HOST),
+        (read_annotations, "a", ""),
+        (read_annotations, "a=1, a=2", "expected each key once"),
+        (read_annotations, "/a=1", ""),
+        (read_annotations, "A.b/c=1", ""),
+        (read_annotations, {"a": 1}, ""),
+        (read_annotations, {1: "a"}, ""),
+        (read_annotations, ["a=b"], ""),
+        (read_annotations, 7, ""),
+        (read_labels, "a=b c", "the value of a is none that a label can have"),
+        (read_labels, "a=b=c", "the value of a is none that a label can have"),
+        (read_labels, "a=" + "b" * 64, "the value of a is none that a label can have"),
+        (read_optional_class, "a b", ""),
+        (read_optional_class, "a/b/c", ""),
+        (read_optional_class, None, ""),
+        (read_optional_domain, "a..b", ""),
+        (read_optional_domain, "*.b", ""),
+        (read_optional_host, "*.b", NO_HOST),
+        (read_optional_host, "a:1", NO_HOST),
+        (read_optional_ip, "lb.example", ""),
+        (read_optional_ip, "10.0.0.0/8", ""),
+        (read_optional_plain_name, "a/b", ""),
+        (read_optional_plain_name, "A", ""),
+        (read_service_name, "1a", "name: a Service's name begins with a letter"),
         (read_base_url, "localhost:9090", ""),
         (read_base_url, "http://a", NO_HTTPS),
         (read_base_url, "https://a/grants", NO_PATH),
@@ -192,3 +231,57 @@ def test_garbage_is_refused_and_nothing_else(
         read(value)
     except PydanticCustomError as refusal:
         assert refusal.type == REFUSED  # noqa: PT017 - reading it is allowed too
+
+
+@pytest.mark.parametrize("text", ["", "a.b", "a" * 64, "A/b", "a/b/c", "-a"])
+def test_what_cannot_be_the_name_of_a_service_is_refused(text: str) -> None:
+    with pytest.raises(PydanticCustomError):
+        read_service_name(text)
+
+
+@pytest.mark.parametrize("text", ["door", "gs/door", "1/door", "a" * 63])
+def test_the_name_of_a_service_stays_as_it_is(text: str) -> None:
+    assert read_service_name(text) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "pairs"),
+    [
+        ("", ()),
+        ("  ", ()),
+        ({}, ()),
+        ("a=1", (("a", "1"),)),
+        ("b=2,a=1", (("a", "1"), ("b", "2"))),
+        ("a=", (("a", ""),)),
+        ("a=x=y", (("a", "x=y"),)),
+        ("a=x,y, b=2", (("a", "x,y"), ("b", "2"))),
+        ("a=1, b", (("a", "1, b"),)),
+        ("example.com/a_b.c=https://x?y=z", (("example.com/a_b.c", "https://x?y=z"),)),
+        ({"a": "x=1,y=2"}, (("a", "x=1,y=2"),)),
+    ],
+)
+def test_annotations_are_a_text_or_a_table(value: object, pairs: object) -> None:
+    assert read_annotations(value) == pairs
+
+
+@given(
+    st.dictionaries(
+        st.from_regex(
+            r"([a-z]{1,5}\.example/)?[A-Za-z0-9][A-Za-z0-9._-]{0,9}[a-z]", fullmatch=True
+        ),
+        st.from_regex(r"[!-+\--<>-~]{0,20}", fullmatch=True),  # neither comma nor equals sign
+    )
+)
+def test_what_is_written_as_a_text_is_read_as_the_same_table(table: dict[str, str]) -> None:
+    text = ", ".join(f"{name}={value}" for name, value in table.items())
+    assert dict(read_annotations(text)) == dict(read_annotations(table)) == table
+
+
+def test_hosts_domains_and_addresses_come_out_in_one_form() -> None:
+    assert read_optional_host("[FD00::1]") == read_optional_host("fd00::1") == "fd00::1"
+    assert read_optional_host("Grants.Example.") == "grants.example"
+    assert read_optional_domain(".Apps.Example") == "apps.example"
+    assert read_optional_ip("FD00:0::1") == "fd00::1"
+    assert read_optional_class("example.com/X_y") == "example.com/X_y"
+    for read in (read_optional_host, read_optional_domain, read_optional_ip, read_optional_class):
+        assert read("") == ""

@@ -1,12 +1,14 @@
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import insert, select, update
 
-from app.domain.authorities import Authority, Purpose
-from app.errors import Conflict
-from app.store import authorities
+from app.domain.authorities import Authority, Purpose, ServerCertificate, State
+from app.errors import Broken, Conflict
+from app.services import grants, sites
+from app.store import authorities, schema
 from app.store.engine import Database
-from tests.builders import NOW, a_server_certificate, an_authority
+from tests.builders import NOW, Stand, a_server_certificate, an_authority
 
 
 def add(database: Database, authority: Authority) -> Authority:
@@ -47,13 +49,149 @@ def test_a_name_or_certificate_that_is_kept_already_conflicts(database: Database
             add(database, twin)
 
 
-def test_the_servers_authority_is_the_only_one_of_its_purpose(database: Database) -> None:
+def test_one_authority_signs_for_the_server_whatever_its_other_generations(
+    database: Database,
+) -> None:
     add(database, an_authority())
-    server = add(database, an_authority(name="server-ca", purpose=Purpose.SERVER))
+    old = add(
+        database, an_authority(name="a", purpose=Purpose.SERVER, state=State.RETIRED, since=NOW)
+    )
+    server = add(
+        database,
+        an_authority(name="server-ca", purpose=Purpose.SERVER, family=old.id, cross_pem="cross"),
+    )
     with database.reading() as connection:
         assert authorities.of_server(connection) == server
+        assert authorities.server_family(connection) == [old, server]
     with pytest.raises(Conflict):
         add(database, an_authority(name="server-ca-2", purpose=Purpose.SERVER))
+
+
+def test_generations_belong_to_the_first_of_them(database: Database) -> None:
+    add(database, an_authority(name="other"))
+    first = add(database, an_authority(name="b"))
+    second = add(database, an_authority(name="a", family=first.id))
+    with database.reading() as connection:
+        for one in (first, second):
+            assert authorities.family(connection, one.root) == [first, second]
+
+
+def test_what_a_step_changes_is_written_and_the_rest_stays(database: Database) -> None:
+    other = add(database, an_authority(name="other"))
+    kept = add(database, an_authority())
+    changed = replace(
+        kept,
+        name="site-ca-1",
+        state=State.RETIRED,
+        since=NOW + 1,
+        due_at=NOW + 2,
+        sealed_key=b"",
+        cross_pem="c",
+        back_pem="b",
+    )
+    with database.writing() as connection:
+        authorities.change(connection, changed)
+        assert authorities.by_id(connection, kept.id) == changed
+        assert authorities.by_id(connection, other.id) == other
+        with pytest.raises(Broken, match="gone"):
+            authorities.change(connection, replace(changed, id=99))
+
+
+def test_only_what_has_a_next_step_is_in_rotation(database: Database) -> None:
+    ids = {state: add(database, an_authority(name=state.value, state=state)).id for state in State}
+    with database.reading() as connection:
+        assert authorities.in_rotation(connection) == [ids[State.PREPARED], ids[State.RETIRED]]
+
+
+def test_sites_and_grants_are_handed_over_and_told(stand: Stand) -> None:
+    with stand.database.writing() as connection:
+        own = authorities.add(connection, an_authority(name="own-ca"))
+        new = authorities.add(connection, an_authority(name="new-ca"))
+    for name in ("plain", "mixed", "other"):
+        stand.set_site(name)
+    stand.set_site("led", issuer="own-ca")
+    stand.make_grant(site="mixed", name="own", issuer="own-ca")
+    stand.make_grant(site="mixed", name="plain")
+    before = {one.name: one.revision for one in sites.every(stand.database)}
+    with stand.database.writing() as connection:
+        authorities.tell_sites(connection, [own])
+        authorities.hand_over(connection, own, new)
+    after = {one.name: one for one in sites.every(stand.database)}
+    told = {name for name in after if after[name].revision > before[name]}
+    assert told == {"led", "mixed"}
+    issuers = {name: one.issuer for name, one in after.items()}
+    assert issuers == {"led": "new-ca", "mixed": "site-ca", "plain": "site-ca", "other": "site-ca"}
+    assert {one.name: one.issuer for one in grants.every(stand.database)} == {
+        "own": "new-ca",
+        "plain": None,
+    }
+
+
+def may_come(database: Database, made_until: int = NOW, now: int = NOW) -> bool:
+    with database.reading() as connection:
+        return authorities.tokens_may_come(
+            connection, made_until=made_until, now=now, retry_seconds=600
+        )
+
+
+def test_a_token_may_come_while_its_grant_can_be_redeemed(stand: Stand) -> None:
+    stand.set_site()
+    assert not may_come(stand.database)
+    grant = stand.make_grant(redemptions=1).grant
+    assert may_come(stand.database)
+    assert not may_come(stand.database, made_until=NOW - 1)
+    assert may_come(stand.database, now=grant.expires_at - 1)
+    assert not may_come(stand.database, now=grant.expires_at)
+    with stand.database.writing() as connection:
+        connection.execute(update(schema.grants).values(spent=1))
+    assert not may_come(stand.database)
+    with stand.database.writing() as connection:
+        connection.execute(update(schema.grants).values(spent=0, revoked_at=NOW))
+    assert not may_come(stand.database)
+
+
+def test_who_redeemed_it_lately_may_come_again(stand: Stand) -> None:
+    stand.set_site()
+    grant = stand.make_grant(redemptions=1).grant
+    last = grant.expires_at - 1
+    with stand.database.writing() as connection:
+        connection.execute(update(schema.grants).values(spent=1))
+        row = {
+            "id": 1, "grant_id": grant.id, "ordinal": 1, "name": "n", "subject": "s", "peer": "p",
+            "serial": "s", "fingerprint": "f", "not_after": last + 5000, "redeemed_at": last,
+        }  # fmt: skip
+        connection.execute(insert(schema.redemptions).values(row))
+    assert may_come(stand.database, now=last + 599)
+    assert not may_come(stand.database, now=last + 600)
+
+
+def test_the_last_certificate_of_a_time_is_found(stand: Stand) -> None:
+    stand.set_site()
+    grant = stand.make_grant(redemptions=9).grant
+    times = [(NOW, 100), (NOW, 300), (NOW + 1, 900)]
+    with stand.database.writing() as connection:
+        for place, (redeemed_at, lives) in enumerate(times, start=1):
+            row = {
+                "id": place, "grant_id": grant.id, "ordinal": place, "name": "n", "subject": "s",
+                "peer": "p", "serial": f"{place}", "fingerprint": "f",
+                "not_after": NOW + lives, "redeemed_at": redeemed_at,
+            }  # fmt: skip
+            connection.execute(insert(schema.redemptions).values(row))
+    with stand.database.reading() as connection:
+        for now, until, found in (
+            (NOW, NOW, NOW + 300),
+            (NOW, NOW + 1, NOW + 900),
+            (NOW + 300, NOW, NOW + 300),
+            (NOW + 301, NOW, None),
+        ):
+            assert authorities.last_certificate_ends(connection, made_until=until, now=now) == found
+
+
+def test_what_does_not_sign_ends_without_anybodys_notice(database: Database) -> None:
+    for state in (State.PREPARED, State.RETIRED, State.ENDED):
+        add(database, an_authority(name=state.value, state=state, not_after=NOW + 1))
+    with database.reading() as connection:
+        assert authorities.soonest_expiry(connection) is None
 
 
 def test_the_soonest_expiry_is_that_of_a_site_authority(database: Database) -> None:
@@ -86,11 +224,52 @@ def test_the_one_without_a_certificate_is_found_by_its_id_alone(database: Databa
         assert authorities.every(connection) == []
 
 
-def test_the_newest_server_certificate_is_the_current_one(database: Database) -> None:
-    authority = add(database, an_authority(purpose=Purpose.SERVER))
-    old, new = a_server_certificate(), a_server_certificate(created_at=NOW - 5)
-    for certificate in (old, new):
+def rows_of_certificates(database: Database) -> list[tuple[int, bytes]]:
+    table = schema.server_certificates
+    with database.reading() as connection:
+        query = select(table.c.id, table.c.sealed_key).order_by(table.c.id)
+        return [(row.id, row.sealed_key) for row in connection.execute(query)]
+
+
+def put(database: Database, *certificates: ServerCertificate) -> None:
+    for one in certificates:
         with database.writing() as connection:
-            authorities.add_server_certificate(connection, certificate, authority.id)
+            authorities.add_server_certificate(connection, one)
+
+
+def test_the_newest_server_certificate_is_the_current_one_and_alone_has_a_key(
+    database: Database,
+) -> None:
+    authority = add(database, an_authority(purpose=Purpose.SERVER))
+    old = a_server_certificate(authority_id=authority.id)
+    new = a_server_certificate(created_at=NOW - 5, origin="secret", ca_pem="theirs")
+    put(database, old, new)
     with database.reading() as connection:
         assert authorities.current_server_certificate(connection) == new
+        assert authorities.latest_server_certificates(connection, 5) == [
+            new,
+            replace(old, sealed_key=b""),
+        ]
+        assert authorities.latest_server_certificates(connection, 1) == [new]
+
+
+def test_a_certificate_that_comes_again_is_the_newest_under_a_new_number(
+    database: Database,
+) -> None:
+    one, other = a_server_certificate(), a_server_certificate()
+    seen = []
+    for certificate in (one, one, other, one):
+        put(database, certificate)
+        seen.append(rows_of_certificates(database)[-1][0])
+        with database.reading() as connection:
+            assert authorities.current_server_certificate(connection) == certificate
+    assert seen == sorted(set(seen))
+    assert len(rows_of_certificates(database)) == 2
+
+
+def test_certificates_of_long_ago_are_forgotten(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(authorities, "_CERTIFICATES_KEPT", 3)
+    put(database, *[a_server_certificate() for _ in range(5)])
+    assert len(rows_of_certificates(database)) == 3

@@ -24,27 +24,29 @@ from sqlalchemy import (
 )
 
 from app.domain import codes, grants, sites
-from app.domain.authorities import Purpose
+from app.domain.authorities import Purpose, State
 from app.domain.sites import Role
 from app.errors import Broken, Conflict
-from app.store import schema
+from app.store import addresses, authorities, schema
 from app.store.access_grants import NO_ISSUER, ORIGIN
+from app.store.addresses import AddressRow
 from app.store.engine import _MIGRATIONS, Database
 from tests.builders import GRANT_ID, NOW, an_authority
 
 OTHER_ID = GRANT_ID.replace("2", "3")
 OLDEST = "0002"
+BEGUN = {"heartbeat", "compatibility", "addresses"}  # with a row that is there from the beginning
 
 # One valid row of each table, in an order in which they can be inserted.
 ROWS: Mapping[str, Mapping[str, Any]] = {
     "authorities": {
         "id": 1, "name": "site-ca", "purpose": "site", "certificate_pem": "pem",
         "sealed_key": b"k", "fingerprint": "f1", "not_before": 1, "not_after": 2, "imported": 0,
-        "created_at": NOW,
+        "created_at": NOW, "state": "active", "since": NOW, "cross_pem": "", "back_pem": "",
     },
     "server_certificates": {
         "id": 1, "authority_id": 1, "certificate_pem": "pem", "sealed_key": b"k",
-        "fingerprint": "f1", "not_after": 2, "created_at": NOW,
+        "fingerprint": "f1", "not_after": 2, "created_at": NOW, "origin": "", "ca_pem": "",
     },
     "sites": {"id": 1, "name": "west", "issuer_id": 1, "revision": 1, "created_at": NOW},
     "endpoints": {
@@ -71,6 +73,7 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     },
     "wrong_codes": {"grant_id": GRANT_ID, "count": 1, "empty_at": 1},
     "audit": {"id": 1, "at": 1, "act": "a", "actor": "a", "target": "t", "details": "{}"},
+    "addresses": {"id": 1, "url": "u", "hosts": "h", "problem": "p", "changed_at": 1},
     "heartbeat": {"id": 1, "at": 1},
     "compatibility": {"id": 1, "oldest_revision": "0002"},
 }  # fmt: skip
@@ -92,6 +95,7 @@ OTHERS: Mapping[str, Mapping[str, Any]] = {
 CHECKS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "ck_authorities_purpose_known": ({"purpose": "leaf"}, {"purpose": ""}, {"purpose": "SITE"}),
     "ck_authorities_imported_is_boolean": ({"imported": 2}, {"imported": -1}),
+    "ck_authorities_state_known": ({"state": "new"}, {"state": ""}, {"state": "Active"}),
     "ck_authorities_validity_is_positive": ({"not_after": 1}, {"not_after": 0}),
     "ck_sites_revision_is_positive": ({"revision": 0}, {"revision": -1}),
     "ck_endpoints_role_known": ({"role": "interior"}, {"role": "Edge"}),
@@ -108,6 +112,7 @@ CHECKS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "ck_answers_claim_key_is_whole": ({"claim_key": b"k" * 15}, {"claim_key": b"k" * 17}),
     "ck_answers_ordinal_is_positive": ({"ordinal": 0}, {"ordinal": -1}),
     "ck_wrong_codes_count_is_positive": ({"count": 0}, {"count": -1}),
+    "ck_addresses_one_row": ({"id": 2}, {"id": 0}),
     "ck_heartbeat_one_row": ({"id": 2}, {"id": 0}),
     "ck_compatibility_one_row": ({"id": 2}, {"id": 0}),
 }
@@ -145,13 +150,17 @@ ALLOWED_EDGES: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("redemptions", {"ordinal": 1_000_000}),
     ("authorities", {"origin": "n" * 63 + "/" + "s" * 253}),
     ("sites", {"origin": "kubernetes"}),
+    ("authorities", {"state": "prepared", "due_at": NOW, "family": 1}),
+    ("authorities", {"state": "retired", "sealed_key": b""}),
+    ("authorities", {"state": "ended"}),
+    ("server_certificates", {"authority_id": None, "origin": "secret"}),
 )
 
 
 @pytest.fixture
 def filled(database: Database) -> Database:
     with database.writing() as connection:
-        for table in ("heartbeat", "compatibility"):
+        for table in BEGUN:
             connection.execute(delete(schema.metadata.tables[table]))
         for table, row in ROWS.items():
             connection.execute(insert(schema.metadata.tables[table]).values(row))
@@ -269,11 +278,11 @@ def test_the_newest_migration_is_our_revision_and_the_only_head() -> None:
     assert ScriptDirectory.from_config(config).get_heads() == [schema.REVISION]
 
 
-def test_a_new_database_holds_one_heartbeat_its_compatibility_and_nothing_else(
+def test_a_new_database_holds_the_rows_that_it_begins_with_and_nothing_else(
     database: Database,
 ) -> None:
     for table in schema.metadata.tables:
-        assert count(database, table) == (1 if table in {"heartbeat", "compatibility"} else 0)
+        assert count(database, table) == (1 if table in BEGUN else 0)
 
 
 def upgrade_to(url: str, revision: str) -> None:
@@ -307,7 +316,7 @@ def test_rows_as_every_release_that_is_served_writes_them_are_taken(
     if later:
         database.upgrade()
     with database.writing() as connection:
-        for table in ("heartbeat", "compatibility"):
+        for table in BEGUN & set(old.tables):
             connection.execute(delete(old.tables[table]))
         for table in ROWS:
             if table in old.tables:
@@ -321,6 +330,33 @@ def test_rows_as_every_release_that_is_served_writes_them_are_taken(
             assert count(database, table) == 1
             with database.reading() as connection:  # and this release can read them
                 connection.execute(select(schema.metadata.tables[table])).one()
+    database.close()
+
+
+def test_what_was_there_before_generations_were_known_is_active_and_ours(empty_url: str) -> None:
+    """The database of the release before, with what it has served and issued."""
+    upgrade_to(empty_url, "0003")
+    database, old = Database(empty_url), MetaData()
+    with database.writing() as connection:
+        old.reflect(connection)
+        for table in ("authorities", "server_certificates"):
+            known = old.tables[table].columns.keys()
+            row = {name: value for name, value in ROWS[table].items() if name in known}
+            connection.execute(insert(old.tables[table]).values(row))
+        other = {**second("authorities", {"purpose": "server"}), "name": "server-ca"}
+        known = old.tables["authorities"].columns.keys()
+        row = {name: value for name, value in other.items() if name in known}
+        connection.execute(insert(old.tables["authorities"]).values(row))
+    database.upgrade()
+    with database.reading() as connection:
+        for authority in authorities.every(connection):
+            assert (authority.state, authority.since, authority.due_at) == (State.ACTIVE, 0, None)
+            assert (authority.family, authority.root) == (None, authority.id)
+            assert (authority.cross_pem, authority.back_pem) == ("", "")
+        kept = authorities.current_server_certificate(connection)
+        assert kept is not None
+        assert (kept.authority_id, kept.origin, kept.ca_pem) == (1, "", "")
+        assert addresses.read(connection) == AddressRow(url="")
     database.close()
 
 
@@ -384,10 +420,15 @@ def test_a_primary_key_is_refused_the_second_time(filled: Database, kind: str, t
     assert said[kind] in refusal(filled, table, row)
 
 
-def test_there_is_one_authority_of_the_server_and_any_number_of_others(filled: Database) -> None:
+def test_one_authority_signs_for_the_server_and_any_number_did_or_sign_for_others(
+    filled: Database,
+) -> None:
     put(filled, "authorities", second("authorities", {"purpose": "server"}))
     third = second("authorities", {"id": 3, "name": "third", "fingerprint": "f3"})
     assert "unique" in refusal(filled, "authorities", {**third, "purpose": "server"}).lower()
+    for place, state in enumerate(("prepared", "retired", "ended", "retired")):
+        other = {"id": 10 + place, "name": f"n{place}", "fingerprint": f"g{place}"}
+        put(filled, "authorities", {**third, **other, "purpose": "server", "state": state})
     put(filled, "authorities", third)
 
 
@@ -429,6 +470,9 @@ def test_only_what_may_be_absent_is_nullable() -> None:
     nullable = {f"{table.name}.{column.name}" for table, column in columns() if column.nullable}
     assert nullable == {
         "authorities.origin",
+        "authorities.due_at",
+        "authorities.family",
+        "server_certificates.authority_id",
         "sites.origin",
         "grants.issuer_id",
         "grants.revoked_at",
@@ -481,6 +525,8 @@ def test_ranges_and_words_are_those_of_the_domain() -> None:
     assert sorted(words) == sorted(role.value for role in Role)
     words = re.findall("'([^']*)'", text["ck_authorities_purpose_known"])
     assert sorted(words) == sorted(purpose.value for purpose in Purpose)
+    words = re.findall("'([^']*)'", text["ck_authorities_state_known"])
+    assert sorted(words) == sorted(state.value for state in State)
     assert text["ck_grants_allowed_in_range"].endswith(f"1 AND {grants.MOST_REDEMPTIONS}")
     assert text["ck_grants_cost_in_range"].endswith(f"1 AND {sites.HIGHEST_COST}")
     assert text["ck_endpoints_port_in_range"].endswith(f"1 AND {sites.HIGHEST_PORT}")

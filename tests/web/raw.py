@@ -7,7 +7,7 @@ import struct
 from types import TracebackType
 from typing import Self
 
-from tests.web.serving import Server, trusting
+from tests.web.serving import IDENTITY, Identity, Server, trusting
 
 CLOSE_NOTIFY_BYTES = 2 + 1 + 16  # the alert, its kind, the tag of the cipher
 _HEADER = struct.Struct("!BHH")
@@ -19,9 +19,11 @@ class RawTls:
     `records` are the sizes of what came back; the last is the server's close_notify.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, identity: Identity = IDENTITY) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = trusting().wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
+        self._tls = trusting(identity).wrap_bio(
+            self._incoming, self._outgoing, server_hostname="localhost"
+        )
         self.socket = server.connect()
         self._unread = bytearray()
         self.records: list[int] = []

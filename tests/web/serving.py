@@ -15,13 +15,13 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.web.listeners import Limits, Listener, bind, run
 from app.web.proxies import Proxies
-from app.web.tls import ServerContext, server_context
+from app.web.tls import server_context
 
 PATIENCE = 20.0
 """Seconds after which a test gives up on the server."""
@@ -56,7 +56,7 @@ def make_identity(key: Any = None) -> Identity:
             ),
             critical=False,
         )
-        .sign(key, hashes.SHA256())
+        .sign(key, None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256())
     )
     return Identity(
         certificate=certificate.public_bytes(serialization.Encoding.PEM),
@@ -124,7 +124,7 @@ class Server:
         self,
         loop: asyncio.AbstractEventLoop,
         listener: Listener,
-        context: ServerContext | None,
+        context: ssl.SSLContext | None,
     ) -> None:
         self.loop = loop
         self.listener = listener
@@ -164,6 +164,11 @@ class Server:
         with self.shake() as connection:
             connection.sendall(request)
             return read_all(connection)
+
+    def swap(self, identity: Identity) -> None:
+        """Show another certificate from now on."""
+        context = server_context(identity.certificate, identity.key)
+        self.call(lambda: self.listener.secure(context))
 
     def is_left_alone(self) -> bool:
         """Wait until there is no connection any more, if that comes."""

@@ -69,10 +69,12 @@ def application(
     registry: CollectorRegistry | None = None,
     clock: Clock | None = None,
     check_seconds: float = 30,
+    details: Mapping[str, Callable[[], str]] | None = None,
 ) -> Starlette:
     return create_app(
         registry=registry or CollectorRegistry(),
         checks=checks or {},
+        details=details,
         monotonic=clock or Clock(),
         check_seconds=check_seconds,
     )
@@ -102,6 +104,7 @@ def test_a_server_is_ready_when_every_check_passes() -> None:
     assert json.loads(reply.body) == {
         "ready": True,
         "checks": {"database": "ok", "certificate": "ok"},
+        "details": {},
     }
 
 
@@ -121,8 +124,74 @@ def test_a_check_that_fails_is_told_by_the_class_of_its_trouble(
     assert json.loads(reply.body) == {
         "ready": False,
         "checks": {"database": answer, "other": "ok"},
+        "details": {},
     }
     assert b"secret-place" not in reply.body
+
+
+def lost() -> str:
+    raise RuntimeError("secret-place")
+
+
+@pytest.mark.parametrize("word", ["unreachable", "", "ok"])
+def test_a_detail_is_told_and_makes_no_server_unready(word: str) -> None:
+    app = application({"database": good}, details={"public_address": lambda: word, "x": lost})
+    reply = asyncio.run(ask(app, "/readyz"))
+    assert reply.status == 200
+    assert json.loads(reply.body) == {
+        "ready": True,
+        "checks": {"database": "ok"},
+        "details": {"public_address": word, "x": "failed"},
+    }
+    assert b"secret-place" not in reply.body
+
+
+def test_a_detail_of_the_name_of_a_check_is_another_thing() -> None:
+    app = application({"disk": failing(Unavailable("x"))}, details={"disk": lambda: "full"})
+    told = json.loads(asyncio.run(ask(app, "/readyz")).body)
+    assert told == {"ready": False, "checks": {"disk": "unavailable"}, "details": {"disk": "full"}}
+
+
+def test_a_detail_is_asked_for_anew_when_the_checks_are() -> None:
+    clock = Clock()
+    words = ["unknown", "reachable"]
+    app = application(clock=clock, details={"public_address": lambda: words.pop(0)})
+
+    async def story() -> list[str]:
+        told = []
+        for _ in range(3):
+            body = (await ask(app, "/readyz")).body
+            told.append(json.loads(body)["details"]["public_address"])
+            clock.now += 0.5
+        return told
+
+    assert asyncio.run(story()) == ["unknown", "unknown", "reachable"]
+
+
+def test_a_detail_that_hangs_is_a_timeout_and_takes_one_thread_only() -> None:
+    release = threading.Event()
+    entered = []
+    clock = Clock()
+
+    def hang() -> str:
+        entered.append(1)
+        release.wait(60)
+        return "late"
+
+    app = application({"other": good}, clock=clock, check_seconds=0.05, details={"slow": hang})
+
+    async def story() -> None:
+        for _ in range(2):
+            reply = await ask(app, "/readyz")
+            assert reply.status == 200
+            assert json.loads(reply.body)["details"] == {"slow": "timeout"}
+            clock.now += 1
+        assert len(entered) == 1
+        (thread,) = (t for t in threading.enumerate() if t.name == "detail-slow")
+        release.set()
+        await asyncio.to_thread(thread.join)
+
+    asyncio.run(story())
 
 
 def test_what_the_checks_found_holds_for_a_second() -> None:

@@ -1,18 +1,23 @@
+import asyncio
 import ssl
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
 from app.errors import Invalid
-from app.web.tls import load, server_context
+from app.web.listeners import Listener, bind, run
+from app.web.tls import server_context
+from tests.web.raw import RawTls
 from tests.web.serving import (
     IDENTITY,
+    PATIENCE,
     REQUEST,
     Identity,
     Server,
     make_identity,
+    obliging,
     read_all,
     serving,
     status_of,
@@ -95,17 +100,85 @@ def test_no_other_protocol_is_offered_and_no_client_certificate_asked_for() -> N
         assert server.context.verify_mode is ssl.CERT_NONE
 
 
+def of_rsa(bits: int = 2048) -> Identity:
+    return make_identity(rsa.generate_private_key(public_exponent=65537, key_size=bits))
+
+
 def test_the_next_handshake_shows_a_swapped_certificate_and_open_connections_go_on() -> None:
     with serving() as server, server.shake() as before:
-        context = server.context
-        assert context is not None
         assert serial_shown(server, IDENTITY) == IDENTITY.serial
-        server.call(lambda: load(context, OTHER.certificate, OTHER.key))
+        server.swap(OTHER)
         assert serial_shown(server, OTHER) == OTHER.serial
         with pytest.raises(ssl.SSLCertVerificationError):
             server.shake(trusting(IDENTITY))
         before.sendall(REQUEST)
         assert status_of(read_all(before)) == 200
+
+
+def test_a_certificate_of_another_kind_of_key_takes_the_place_of_the_old_one() -> None:
+    """Whatever the client prefers: with both in one context it could still choose the old one."""
+    rsa_identity, ed25519_identity = of_rsa(), make_identity(ed25519.Ed25519PrivateKey.generate())
+    with serving() as server:
+        for identity in (rsa_identity, ed25519_identity, IDENTITY, rsa_identity):
+            server.swap(identity)
+            assert serial_shown(server, identity) == identity.serial
+            assert status_of(read_all_of(server, identity)) == 200
+
+
+def read_all_of(server: Server, identity: Identity) -> bytes:
+    with server.shake(trusting(identity)) as connection:
+        connection.sendall(REQUEST)
+        return read_all(connection)
+
+
+def test_a_handshake_that_has_begun_ends_with_the_certificate_that_it_began_with() -> None:
+    """The client's hello comes in two parts, and the swap between them."""
+    outgoing, incoming = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = trusting(IDENTITY).wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    hello = outgoing.read()
+    with serving() as server, server.connect() as connection:
+        connection.sendall(hello[:100])
+        assert status_of(server.ask()) == 200  # it was accepted before this one
+        server.swap(OTHER)
+        connection.sendall(hello[100:])
+        while True:
+            incoming.write(connection.recv(65536))
+            try:
+                client.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            break
+        shown = client.getpeercert()
+        assert shown is not None
+        assert int(str(shown["serialNumber"]), 16) == IDENTITY.serial
+
+
+def test_a_client_that_says_its_end_early_is_answered_after_a_swap_too() -> None:
+    with serving() as server:
+        server.swap(OTHER)
+        with RawTls(server, OTHER) as client:
+            client.socket.sendall(client.seal(REQUEST) + client.end())
+            assert status_of(client.read_all()) == 200
+
+
+def test_a_listener_may_be_given_its_certificate_before_it_starts() -> None:
+    async def main() -> None:
+        listener = Listener(obliging, bind("127.0.0.1:0"), context=context_of(IDENTITY))
+        listener.secure(context_of(OTHER))
+        await listener.start()
+        shown = await asyncio.to_thread(
+            ssl.get_server_certificate, listener.address, timeout=PATIENCE
+        )
+        await listener.stop(0.0)
+        assert shown.encode().split() == OTHER.certificate.split()
+
+    run(main)
+
+
+def context_of(identity: Identity) -> ssl.SSLContext:
+    return server_context(identity.certificate, identity.key)
 
 
 @pytest.mark.parametrize(
@@ -119,29 +192,21 @@ def test_the_next_handshake_shows_a_swapped_certificate_and_open_connections_go_
         pytest.param(OTHER.key, OTHER.key, "certificate", id="key for certificate"),
     ],
 )
-def test_what_cannot_be_used_is_refused_and_the_old_certificate_stays(
+def test_what_cannot_be_used_together_is_refused(
     certificate: bytes, key: bytes, field: str
 ) -> None:
-    with serving() as server:
-        context = server.context
-        assert context is not None
-        before = open_descriptors()
-        with pytest.raises(Invalid) as refusal:
-            load(context, certificate, key)
-        assert refusal.value.field == field
-        assert not any(line in str(refusal.value) for line in key.decode().splitlines()[1:-1])
-        assert open_descriptors() == before
-        assert serial_shown(server, IDENTITY) == IDENTITY.serial
-    with pytest.raises(Invalid):
+    before = open_descriptors()
+    with pytest.raises(Invalid) as refusal:
         server_context(certificate, key)
+    assert refusal.value.field == field
+    assert not any(line in str(refusal.value) for line in key.decode().splitlines()[1:-1])
+    assert open_descriptors() == before
 
 
-def test_a_key_of_another_kind_is_refused_because_the_old_certificate_would_stay() -> None:
-    of_rsa = make_identity(rsa.generate_private_key(public_exponent=65537, key_size=2048))
-    context = server_context(IDENTITY.certificate, IDENTITY.key)
-    with pytest.raises(Invalid, match="start it again"):
-        load(context, of_rsa.certificate, of_rsa.key)
-    server_context(of_rsa.certificate, of_rsa.key)
+def test_what_openssl_would_not_serve_with_is_refused_by_its_own_word() -> None:
+    chain = IDENTITY.certificate + of_rsa(1024).certificate
+    with pytest.raises(Invalid, match=r"OpenSSL does not serve with it \(CA_KEY_TOO_SMALL\)"):
+        server_context(chain, IDENTITY.key)
 
 
 def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_its_password() -> None:

@@ -145,6 +145,101 @@ EVENTS: Final = Kind(
         reportingInstance=_STRING,
     ),
 )
+SERVICES: Final = Kind(
+    group="",
+    version="v1",
+    kind="Service",
+    plural="services",
+    singular="service",
+    short_names=("svc",),
+    has_status=True,
+    schema=_object(
+        spec=_object(
+            type={**_STRING, "default": "ClusterIP"},
+            selector=_STRINGS,
+            clusterIP=_STRING,
+            clusterIPs=_list(_STRING),
+            externalIPs=_list(_STRING),
+            externalName=_STRING,
+            externalTrafficPolicy=_STRING,
+            internalTrafficPolicy=_STRING,
+            healthCheckNodePort=_INT,
+            ipFamilies=_list(_STRING),
+            ipFamilyPolicy=_STRING,
+            loadBalancerIP=_STRING,
+            loadBalancerClass=_STRING,
+            loadBalancerSourceRanges=_list(_STRING),
+            allocateLoadBalancerNodePorts=_BOOLEAN,
+            publishNotReadyAddresses=_BOOLEAN,
+            sessionAffinity={**_STRING, "default": "None"},
+            ports=_list(
+                _object(
+                    ["port"],
+                    name=_STRING,
+                    protocol={**_STRING, "default": "TCP"},
+                    appProtocol=_STRING,
+                    port=_PORT,
+                    targetPort={"x-kubernetes-int-or-string": True},
+                    nodePort=_INT,
+                ),
+                "port",
+                "protocol",
+            ),
+        ),
+        status=_object(
+            loadBalancer=_object(ingress=_list(_INGRESS)), conditions=_list(_OPEN, "type")
+        ),
+    ),
+)
+_BACKEND: Final = _object(
+    service=_object(["name"], name=_STRING, port=_object(name=_STRING, number=_INT)),
+    resource=_OPEN,
+)
+INGRESSES: Final = Kind(
+    group="networking.k8s.io",
+    version="v1",
+    kind="Ingress",
+    plural="ingresses",
+    singular="ingress",
+    short_names=("ing",),
+    has_status=True,
+    counts_generations=True,
+    schema=_object(
+        spec=_object(
+            ingressClassName=_STRING,
+            defaultBackend=_BACKEND,
+            tls=_list(_object(hosts=_list(_STRING), secretName=_STRING)),
+            rules=_list(
+                _object(
+                    host=_STRING,
+                    http=_object(
+                        ["paths"],
+                        paths=_list(
+                            _object(
+                                ["backend", "pathType"],
+                                path=_STRING,
+                                pathType=_STRING,
+                                backend=_BACKEND,
+                            )
+                        ),
+                    ),
+                )
+            ),
+        ),
+        status=_object(loadBalancer=_object(ingress=_list(_INGRESS))),
+    ),
+)
+DEPLOYMENTS: Final = Kind(
+    group="apps",
+    version="v1",
+    kind="Deployment",
+    plural="deployments",
+    singular="deployment",
+    short_names=("deploy",),
+    has_status=True,
+    counts_generations=True,
+    schema=_object(spec=_OPEN, status=_OPEN),
+)
 BUILT_IN: Final = (
     NAMESPACES,
     SECRETS,
@@ -158,52 +253,9 @@ BUILT_IN: Final = (
         schema=_object(data=_STRINGS, binaryData=_BYTES, immutable=_BOOLEAN),
     ),
     EVENTS,
-    Kind(
-        group="",
-        version="v1",
-        kind="Service",
-        plural="services",
-        singular="service",
-        short_names=("svc",),
-        has_status=True,
-        schema=_object(
-            spec=_object(
-                type={**_STRING, "default": "ClusterIP"},
-                selector=_STRINGS,
-                clusterIP=_STRING,
-                clusterIPs=_list(_STRING),
-                externalIPs=_list(_STRING),
-                externalName=_STRING,
-                externalTrafficPolicy=_STRING,
-                internalTrafficPolicy=_STRING,
-                healthCheckNodePort=_INT,
-                ipFamilies=_list(_STRING),
-                ipFamilyPolicy=_STRING,
-                loadBalancerIP=_STRING,
-                loadBalancerClass=_STRING,
-                loadBalancerSourceRanges=_list(_STRING),
-                allocateLoadBalancerNodePorts=_BOOLEAN,
-                publishNotReadyAddresses=_BOOLEAN,
-                sessionAffinity={**_STRING, "default": "None"},
-                ports=_list(
-                    _object(
-                        ["port"],
-                        name=_STRING,
-                        protocol={**_STRING, "default": "TCP"},
-                        appProtocol=_STRING,
-                        port=_PORT,
-                        targetPort={"x-kubernetes-int-or-string": True},
-                        nodePort=_INT,
-                    ),
-                    "port",
-                    "protocol",
-                ),
-            ),
-            status=_object(
-                loadBalancer=_object(ingress=_list(_INGRESS)), conditions=_list(_OPEN, "type")
-            ),
-        ),
-    ),
+    SERVICES,
+    INGRESSES,
+    DEPLOYMENTS,
     Kind(
         group="coordination.k8s.io",
         version="v1",

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 import socket
 import ssl
 import struct
@@ -42,6 +43,7 @@ _JSON: Final = "application/json-patch+json"
 _APPLY: Final = {"application/apply-patch+yaml", "application/apply-patch+cbor"}
 _OF_ALL: Final = ("apiVersion", "kind", "metadata")
 _ANYTHING: Final = {"x-kubernetes-preserve-unknown-fields": True}
+_OF_ONE_NAME: Final = re.compile(r"metadata\.name==?([^,!=]+)")
 _NO_LINGERING: Final = struct.pack("ii", 1, 0)
 
 
@@ -291,6 +293,9 @@ class Server:
         recorded.group, recorded.resource = group, plural
         recorded.namespace, recorded.name, recorded.subresource = namespace, name, subresource
         watches = request.query.get("watch", "") in {"1", "true"}
+        if not name:  # by which a role may allow a list or a watch
+            selected = _OF_ONE_NAME.fullmatch(request.query.get("fieldSelector", ""))
+            recorded.name = selected[1] if selected else ""
         recorded.verb = {
             "GET": "get" if name else "watch" if watches else "list",
             "POST": "create",

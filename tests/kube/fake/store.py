@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from tests.kube import errors
-from tests.kube.fake import kinds, ownership, schema
+from tests.kube.fake import kinds, ownership, schema, services
 from tests.kube.fake.kinds import Kind
 from tests.kube.fake.ownership import Object, Writer
 from tests.kube.fake.selectors import Selects
@@ -186,7 +186,7 @@ class Store:
             self._check(kind, made)
             writer = _writer(kind, manager, "")
             made = ownership.updated({"metadata": {}}, made, kind.schema, writer)
-            return self._put(kind, made, "ADDED")
+            return self._put(kind, self._settled(kind, None, made), "ADDED")
 
     def replace(
         self,
@@ -222,7 +222,9 @@ class Store:
         """Let a patch make a new object of a copy of the present one, and store it."""
         with self._lock:
             live = self._one(kind, name, namespace)
-            return self._change(kind, live, change(_copied(live)), subresource, manager)
+            changed = change(_copied(live))
+            _check_uid(kind, live, changed.get("metadata") or {})
+            return self._change(kind, live, changed, subresource, manager)
 
     def apply(
         self,
@@ -264,6 +266,7 @@ class Store:
                 # A request's nulls are dropped when it is read; these come after that.
                 _check_schema(kind, name, wanted)
             if live is not None:
+                _check_uid(kind, live, metadata)
                 for check in ("resourceVersion", "uid"):
                     if metadata.get(check):
                         wanted["metadata"][check] = metadata[check]
@@ -274,7 +277,7 @@ class Store:
             made["metadata"]["namespace"] = namespace
             made = _newborn(kind, made)
             self._check(kind, made)
-            return self._put(kind, made, "ADDED"), True
+            return self._put(kind, self._settled(kind, None, made), "ADDED"), True
 
     def delete(
         self,
@@ -406,6 +409,14 @@ class Store:
         if kind.key == kinds.DEFINITIONS.key:
             kinds.defined(made)
 
+    def _settled(self, kind: Kind, live: Object | None, made: Object) -> Object:
+        """With what an API server gives out."""
+        if kind.key != kinds.SERVICES.key:
+            return made
+        where = made["metadata"].get("namespace", ""), made["metadata"]["name"]
+        others = (one for key, one in self._table(*kind.key).objects.items() if key != where)
+        return services.settled(live, made, others)
+
     def _change(
         self,
         kind: Kind,
@@ -435,6 +446,7 @@ class Store:
         version = {"resourceVersion": live["metadata"]["resourceVersion"]}
         made["metadata"] = {**kept, **mine, **version}
         self._check_change(kind, live, made)
+        made = self._settled(kind, live, made)
         if manager is not None:
             writer = _writer(kind, manager, subresource)
             made = ownership.updated(live, made, kind.schema, writer)
@@ -545,6 +557,14 @@ def _check_identity(kind: Kind, live: Object, metadata: Mapping[str, Any]) -> No
         raise errors.conflict(kind.plural, kind.group, name)
 
 
+def _check_uid(kind: Kind, live: Object, metadata: Mapping[str, Any]) -> None:
+    """In what is patched a UID is a field like others, and one that is never changed."""
+    name, uid = live["metadata"]["name"], live["metadata"]["uid"]
+    if metadata.get("uid") not in {None, "", uid}:
+        why = f'Invalid value: "{metadata["uid"]}": field is immutable'
+        raise errors.invalid(kind.kind, kind.group, name, [("metadata.uid", why)])
+
+
 def _stays(kind: Kind, found: Mapping[str, Any]) -> bool:
     """Whether it is not to be deleted, or something holds it yet."""
     metadata = found["metadata"]
@@ -566,8 +586,10 @@ def _newborn(kind: Kind, made: Object) -> Object:
     made = {**made, "metadata": metadata}
     if kind.key == kinds.NAMESPACES.key:
         made |= {"spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}
-    elif kind.plural == "services" and not kind.group:
+    elif kind.key in {kinds.SERVICES.key, kinds.INGRESSES.key}:
         made["status"] = {"loadBalancer": {}}
+    elif kind.key == kinds.DEPLOYMENTS.key:
+        made["status"] = {}
     return made
 
 

@@ -1,0 +1,105 @@
+"""What a server does beside redeeming in a Kubernetes cluster: AccessGrants, and its own way in.
+
+The composition of that part, as `app.serve` is of the whole; imported only where Kubernetes is
+turned on, for what it stands on costs 55 MiB.
+"""
+
+import socket
+
+from app import ambient, logs
+from app.domain.exposure import Way
+from app.home import Home
+from app.kube.client import Kube
+from app.kube.controller import Controller
+from app.kube.exposure.exposing import Exposing
+from app.kube.exposure.plan import DEFAULT_PORT, Plan, installation
+from app.kube.opening import identity, object_key, open_kube
+from app.services.cluster import Cluster
+from app.services.serving import Keeper
+from app.settings import DEFAULT_URL, EVERY_NAMESPACE, Settings
+
+
+class InCluster:
+    """One candidate for the Lease, whose holder does all of it."""
+
+    def __init__(self, home: Home, kube: Kube, keeper: Keeper) -> None:
+        """Not to be called: `open` is how one is made."""
+        self._home = home
+        self._kube = kube
+        self._keeper = keeper
+
+    @classmethod
+    async def open(cls, home: Home, keeper: Keeper) -> "InCluster":
+        """Read how to reach the API server, without asking it for anything. Raises Misconfigured.
+
+        `keeper` tells how the server is reached, as tokens have to say it.
+        """
+        kubernetes = home.settings.kubernetes
+        host, port = kubernetes.api
+        return cls(home, await open_kube(kubernetes.kubeconfig, host=host, port=port), keeper)
+
+    async def run(self) -> None:
+        """Do it whenever we have the Lease, until cancelled; then give that back."""
+        try:
+            await self._controller().run()
+        finally:
+            await self._kube.close()
+
+    def _controller(self) -> Controller:
+        home, settings = self._home, self._home.settings
+        namespaces = settings.kubernetes.namespaces
+        return Controller(
+            kube=self._kube,
+            cluster=Cluster(
+                database=home.database,
+                keyring=home.keyring,
+                code_keys=home.code_keys,
+                clock=ambient.utc_now,
+                random_bytes=ambient.random_bytes,
+            ),
+            namespaces=None if namespaces == (EVERY_NAMESPACE,) else namespaces,
+            lease=object_key(settings.kubernetes.lease),
+            identity=identity(socket.gethostname(), ambient.random_bytes),
+            reach=lambda: self._keeper.current.reach,
+            waiting=lambda: self._keeper.current.waiting,
+            clock=ambient.utc_now,
+            instant=ambient.utc_instant,
+            monotonic=ambient.monotonic,
+            random_bytes=ambient.random_bytes,
+            log=logs.get_logger("kubernetes"),
+            exposing=exposing(settings),
+        )
+
+
+def exposing(settings: Settings) -> Exposing:
+    """How the server is to be reached in the cluster that it runs in."""
+    exposure, tls = settings.exposure, settings.tls
+    objects = object_key(exposure.objects)
+    url = "" if settings.reach.url == DEFAULT_URL else settings.reach.url
+    gateway = exposure.gateway
+    if gateway and "/" not in gateway:
+        gateway = f"{objects.namespace}/{gateway}"
+    plan = Plan(
+        way=Way.URL if exposure.way is Way.AUTO and url else exposure.way,
+        objects=objects,
+        installation=installation(object_key(settings.kubernetes.lease)),
+        deployment=exposure.deployment,
+        selector=dict(exposure.selector),
+        annotations=dict(exposure.annotations),
+        labels=dict(exposure.labels),
+        class_name=exposure.class_name,
+        load_balancer_ip=exposure.load_balancer_ip,
+        host=exposure.host,
+        domain=exposure.domain,
+        port=exposure.port,
+        gateway=object_key(gateway) if gateway else None,
+        traffic_policy=exposure.traffic_policy,
+        pod_port=settings.listen.redemption.port or DEFAULT_PORT,
+    )
+    ours = tls.issued_secret if tls.certificate_file is None else ""
+    return Exposing(
+        plan=plan,
+        issued=object_key(ours) if ours else None,
+        kept=object_key(tls.secret) if tls.secret else None,
+        url=url,
+    )

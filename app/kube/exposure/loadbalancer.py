@@ -1,0 +1,36 @@
+"""By a Service of type LoadBalancer: a cloud's, or MetalLB's."""
+
+from typing import Any
+
+from app.kube.exposure.plan import DEFAULT_PORT, Found, Observed, Plan, Served, Wanted, waiting_for
+from app.kube.exposure.service import (
+    LOAD_BALANCER,
+    addresses,
+    points_of_ingress,
+    service,
+    trouble_of_ingress,
+)
+from app.kube.resources import SERVICES
+
+
+def wanted(plan: Plan, _: Served) -> tuple[Wanted, ...]:
+    """Give the Service."""
+    more: dict[str, Any] = {"externalTrafficPolicy": plan.traffic_policy.value}
+    if plan.class_name:
+        more["loadBalancerClass"] = plan.class_name
+    if plan.load_balancer_ip:
+        more["loadBalancerIP"] = plan.load_balancer_ip
+    port = plan.port or DEFAULT_PORT
+    return (service(plan, LOAD_BALANCER, port=port, facing=True, more=more),)
+
+
+def observed(plan: Plan, found: Found) -> Observed:
+    """Read what whoever balances has written; a host that was asked for comes before all of it."""
+    port = plan.port or DEFAULT_PORT
+    hosts = points_of_ingress(found.get("Service"), port)
+    if not hosts:
+        why = trouble_of_ingress(found.get("Service"), port)
+        return waiting_for(SERVICES, plan.objects, why)
+    if plan.public_host:
+        return Observed(addresses=addresses((plan.public_host,), port), names=hosts)
+    return Observed(addresses=addresses(hosts, port))

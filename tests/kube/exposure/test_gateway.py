@@ -1,0 +1,99 @@
+from typing import Any
+
+import pytest
+
+from app.kube.exposure.gateway import observed, wanted
+from app.kube.exposure.plan import Observed, Served
+from app.kube.resources import Key
+from tests.kube.exposure.scene import NAME, OBJECTS, PLACE, a_plan, condition
+
+SERVED = Served(gateways="v1beta1", tls_routes="v1alpha2")
+YES = condition("Accepted", True, "Accepted")
+OWN = {"name": NAME}
+GATEWAY = {
+    "status": {
+        "addresses": [{"value": "192.0.2.4"}],
+        "conditions": [condition("Programmed", True, "Programmed")],
+    }
+}
+WAITING = f"waiting for an address of TLSRoute {OBJECTS}"
+
+
+def seen(*parents: Any, gateway: Any = GATEWAY, **plan: Any) -> Observed:
+    found = {"Gateway": gateway, "TLSRoute": {"status": {"parents": list(parents)}}}
+    return observed(a_plan(**{"host": "grants.example"} | plan), found)
+
+
+def parent(reference: object, *conditions: object) -> dict[str, object]:
+    return {"parentRef": reference, "conditions": list(conditions)}
+
+
+def test_objects_are_of_the_versions_that_are_served() -> None:
+    made = wanted(a_plan(host="grants.example", class_name="istio"), SERVED)
+    assert [one.resource.api_version for one in made] == [
+        "v1",
+        "gateway.networking.k8s.io/v1beta1",
+        "gateway.networking.k8s.io/v1alpha2",
+    ]
+
+
+def test_the_route_is_on_the_listener_of_our_own_gateway() -> None:
+    _, gateway, route = wanted(a_plan(host="grants.example", class_name="istio"), SERVED)
+    (listener,) = gateway.body["spec"]["listeners"]
+    (reference,) = route.body["spec"]["parentRefs"]
+    assert reference["sectionName"] == listener["name"]
+    assert reference["name"] == gateway.body["metadata"]["name"]
+    assert "namespace" not in reference
+    assert [listener["hostname"]] == route.body["spec"]["hostnames"] == ["grants.example"]
+
+
+@pytest.mark.parametrize(
+    ("key", "reference"),
+    [(Key(PLACE, "shared"), {}), (Key("infra", "shared"), {"namespace": "infra"})],
+)
+def test_on_somebody_elses_gateway_there_is_only_a_route(
+    key: Key, reference: dict[str, str]
+) -> None:
+    _, route = wanted(a_plan(host="grants.example", gateway=key), SERVED)
+    (found,) = route.body["spec"]["parentRefs"]
+    about = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "shared"}
+    assert found == about | reference
+
+
+def test_it_is_reached_when_gateway_and_route_are_accepted() -> None:
+    told = seen(parent(OWN, YES))
+    assert [one.url for one in told.addresses] == ["https://grants.example:8443"]
+    assert [one.port for one in seen(parent(OWN, YES), port=443).addresses] == [443]
+
+
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [
+        ({}, ""),
+        ({"conditions": [condition("Programmed", False, "Invalid", "no")]}, ": Invalid: no"),
+        ({"conditions": [condition("Programmed", True, "Programmed")]}, ""),
+        ({"addresses": [{"value": "192.0.2.4"}]}, ""),
+    ],
+)
+def test_a_gateway_that_does_not_work_is_waited_for(status: dict[str, Any], why: str) -> None:
+    told = seen(parent(OWN, YES), gateway={"status": status})
+    assert told.waiting == f"waiting for an address of Gateway {OBJECTS}{why}"
+
+
+def test_a_route_that_is_not_accepted_says_why() -> None:
+    no = condition("Accepted", False, "NoMatchingListenerHostname", "none")
+    assert seen(parent(OWN, no)).waiting == f"{WAITING}: NoMatchingListenerHostname: none"
+    unresolved = condition("ResolvedRefs", False, "BackendNotFound", "gone")
+    assert seen(parent(OWN, YES, unresolved)).waiting == f"{WAITING}: BackendNotFound: gone"
+    assert seen().waiting == seen(parent(OWN)).waiting == WAITING
+
+
+def test_what_another_gateway_says_is_not_for_us() -> None:
+    other = parent({"name": "other"}, YES)
+    elsewhere = parent({"name": NAME, "namespace": "elsewhere"}, YES)
+    assert seen(other, elsewhere).waiting == WAITING
+    plan = a_plan(host="a.example", gateway=Key("infra", "shared"))
+    assert observed(plan, {}).addresses == ()
+    accepted = parent({"name": "shared", "namespace": "infra"}, YES)
+    found = {"TLSRoute": {"status": {"parents": [accepted]}}}
+    assert observed(plan, found).hosts == ("a.example",)

@@ -1,0 +1,71 @@
+"""How a server is to be reached in its cluster is read from the settings; the rest is played in
+`tests/e2e` and `tests/deploy`, by whole servers."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from app import settings
+from app.domain.exposure import Way
+from app.errors import Misconfigured
+from app.home import open_home
+from app.in_cluster import InCluster, exposing
+from app.kube.resources import Key
+from app.services.serving import Keeper
+
+IN_CLUSTER = {
+    "GRANTSERVER_KUBERNETES_NAMESPACES": "west",
+    "GRANTSERVER_KUBERNETES_LEASE": "grants/grantserver",
+    "GRANTSERVER_EXPOSURE_NAME": "grants/way-in",
+}
+URL = {"GRANTSERVER_REACH_URL": "https://grants.example"}
+
+
+def test_without_a_url_the_cluster_says_which_way_in_there_is() -> None:
+    found = exposing(settings.load(IN_CLUSTER))
+    assert (found.plan.way, found.url) == (Way.AUTO, "")
+    assert found.plan.objects == Key("grants", "way-in")
+
+
+def test_a_url_wins_and_makes_nothing_unless_a_way_in_is_asked_for() -> None:
+    found = exposing(settings.load(IN_CLUSTER | URL))
+    assert (found.plan.way, found.url) == (Way.URL, "https://grants.example")
+    both = exposing(settings.load(IN_CLUSTER | URL | {"GRANTSERVER_EXPOSURE_TYPE": "loadbalancer"}))
+    assert (both.plan.way, both.url) == (Way.LOAD_BALANCER, "https://grants.example")
+
+
+def test_a_gateway_without_a_namespace_is_where_the_objects_are() -> None:
+    told = {"GRANTSERVER_EXPOSURE_TYPE": "gateway", "GRANTSERVER_EXPOSURE_HOST": "a.example"}
+    found = exposing(settings.load(IN_CLUSTER | told | {"GRANTSERVER_EXPOSURE_GATEWAY": "edge"}))
+    assert found.plan.gateway == Key("grants", "edge")
+    found = exposing(settings.load(IN_CLUSTER | told | {"GRANTSERVER_EXPOSURE_GATEWAY": "in/edge"}))
+    assert found.plan.gateway == Key("in", "edge")
+
+
+def test_a_certificate_from_files_is_not_written_to_the_cluster() -> None:
+    assert exposing(settings.load(IN_CLUSTER)).issued == Key("default", "grantserver-tls")
+    files = {
+        "GRANTSERVER_TLS_CERTIFICATE_FILE": "/etc/tls/tls.crt",
+        "GRANTSERVER_TLS_KEY_FILE": "/etc/tls/tls.key",
+    }
+    assert exposing(settings.load(IN_CLUSTER | files)).issued is None
+
+
+def test_a_kubeconfig_that_is_none_is_said_before_the_server_starts(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text("nothing: here")
+    told = {
+        "GRANTSERVER_DATA_DIR": str(tmp_path / "data"),
+        "GRANTSERVER_KUBERNETES_KUBECONFIG": str(config),
+    }
+    home = open_home(settings.load(IN_CLUSTER | told))
+    try:
+        with pytest.raises(Misconfigured, match="Kubernetes: the credentials cannot be used"):
+            asyncio.run(InCluster.open(home, _no_keeper()))
+    finally:
+        home.database.close()
+
+
+def _no_keeper() -> Keeper:
+    return object.__new__(Keeper)
