@@ -4,7 +4,9 @@ The composition of that part, as `app.serve` is of the whole; imported only wher
 turned on, for what it stands on costs 55 MiB.
 """
 
+import asyncio
 import socket
+from typing import Final
 
 from app import ambient, logs
 from app.domain.exposure import Way
@@ -17,6 +19,8 @@ from app.kube.opening import identity, object_key, open_kube
 from app.services.cluster import Cluster
 from app.services.serving import Keeper
 from app.settings import DEFAULT_URL, EVERY_NAMESPACE, Settings
+
+_PAUSE_SECONDS: Final = 5.0  # before what has ended, and must not, is begun again
 
 
 class InCluster:
@@ -39,9 +43,19 @@ class InCluster:
         return cls(home, await open_kube(kubernetes.kubeconfig, host=host, port=port), keeper)
 
     async def run(self) -> None:
-        """Do it whenever we have the Lease, until cancelled; then give that back."""
+        """Do it whenever we have the Lease, until cancelled; then give that back.
+
+        A controller that ends in another way is begun again: nobody looks at us.
+        """
+        log = logs.get_logger("kubernetes")
         try:
-            await self._controller().run()
+            while True:
+                try:
+                    await self._controller().run()
+                    log.error("the controller has ended")
+                except Exception:
+                    log.exception("the controller has failed")
+                await asyncio.sleep(_PAUSE_SECONDS)
         finally:
             await self._kube.close()
 

@@ -57,6 +57,7 @@ class Pruned(StrEnum):
     GRANTS = "grants"
     REDEMPTIONS = "redemptions"
     AUDIT = "audit"
+    AUTHORITIES = "authorities"
 
 
 class _About(NamedTuple):

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from app import settings
+from app import in_cluster, settings
 from app.domain.exposure import Way
 from app.errors import Misconfigured
 from app.home import open_home
 from app.in_cluster import InCluster, exposing
+from app.kube.controller import Controller
 from app.kube.resources import Key
 from app.services.serving import Keeper
+from tests.kube.api_server import FakeKube
 
 IN_CLUSTER = {
     "GRANTSERVER_KUBERNETES_NAMESPACES": "west",
@@ -65,6 +67,50 @@ def test_a_kubeconfig_that_is_none_is_said_before_the_server_starts(tmp_path: Pa
             asyncio.run(InCluster.open(home, _no_keeper()))
     finally:
         home.database.close()
+
+
+@pytest.mark.parametrize("error", [None, KeyError("spec")])
+def test_a_controller_that_ends_is_begun_again(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fake_kube: FakeKube,
+    error: Exception | None,
+) -> None:
+    begun: list[None] = []
+    again = asyncio.Event()
+
+    async def run(_: Controller) -> None:
+        begun.append(None)
+        if len(begun) > 1:
+            again.set()
+            await asyncio.Event().wait()
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(Controller, "run", run)
+    monkeypatch.setattr(in_cluster, "_PAUSE_SECONDS", 0.01)
+    told = {
+        "GRANTSERVER_DATA_DIR": str(tmp_path / "data"),
+        "GRANTSERVER_KUBERNETES_KUBECONFIG": str(fake_kube.kubeconfig(tmp_path / "config")),
+    }
+    home = open_home(settings.load(IN_CLUSTER | told))
+
+    async def main() -> None:
+        task = asyncio.create_task((await InCluster.open(home, _no_keeper())).run())
+        async with asyncio.timeout(20):
+            await again.wait()
+        assert not task.done()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    try:
+        asyncio.run(main())
+    finally:
+        home.database.close()
+    assert len(begun) == 2
+    assert "the controller has" in caplog.text
 
 
 def _no_keeper() -> Keeper:

@@ -19,6 +19,7 @@ _KINDS: Final = {
     Pruned.GRANTS: "grants",
     Pruned.REDEMPTIONS: "redemptions",
     Pruned.AUDIT: "entries of the audit log",
+    Pruned.AUTHORITIES: "authorities of issuer Secrets",
 }
 
 
@@ -87,7 +88,7 @@ def _prune(dry: bool) -> None:
     """Delete now what need not be kept any longer, as the server does once a minute.
 
     How long is settings: answers that are kept for retries, grants with their redemptions, and
-    entries of the audit log.
+    entries of the audit log. Authorities of issuer Secrets that nothing leads to any more go too.
     """
     database = _existing()
     database.check_revision()

@@ -1,5 +1,6 @@
 """Issuers: a CA certificate with its signer, checked once when it is read and ready to sign."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,11 +21,21 @@ from app.crypto.certificates import (
     name_of,
     seconds,
 )
-from app.crypto.keys import PrivateKey, SignatureHash, load_private_key, signature_hash
+from app.crypto.keys import (
+    RSA_MAX_BITS,
+    PrivateKey,
+    SignatureHash,
+    load_private_key,
+    signature_hash,
+)
 from app.errors import Broken, Invalid
 
 _SERIAL_BITS = 159
 """20 octets, the first bit being the sign (RFC 5280, section 4.1.2.2)."""
+
+_CERTIFICATE = re.compile(
+    rb"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]*)-----END CERTIFICATE-----"
+)
 
 # AlgorithmIdentifiers, complete: RFC 5758 section 3.2, RFC 4055 section 5, RFC 8410 section 3.
 _ECDSA = {
@@ -83,14 +94,21 @@ class Issuer:
     extensions that all certificates of the kind share, in DER."""
 
 
-def load_issuer(certificate_pem: bytes, key_pem: bytes) -> Issuer:
+def load_issuer(
+    certificate_pem: bytes,
+    key_pem: bytes,
+    *,
+    rsa_max_bits: int = RSA_MAX_BITS,
+    checked: bool = False,
+) -> Issuer:
     """Read a CA with its key and make sure that what it signs can be verified.
 
     `certificate_pem` begins with the certificate that signs; each further one must have
-    issued the one before. Raises Invalid("certificate") or Invalid("key").
+    issued the one before. `rsa_max_bits` and `checked` are those of `load_private_key`.
+    Raises Invalid("certificate") or Invalid("key").
     """
     certificates = load_certificates(certificate_pem)
-    key = load_private_key(key_pem)
+    key = load_private_key(key_pem, rsa_max_bits=rsa_max_bits, checked=checked)
     certificate = certificates[0]
     _check_key(certificates, key)
     with decoding():
@@ -113,6 +131,24 @@ def load_issuer(certificate_pem: bytes, key_pem: bytes) -> Issuer:
         sign=_signer(key),
         verify=_verifier(key),
     )
+
+
+def without_text(certificate_pem: bytes) -> bytes:
+    """Write the certificates of a bundle and nothing that may be around them, always the same way.
+
+    What each of them says stays as it is, to the byte. Raises Invalid("certificate").
+    """
+    bodies = (b"".join(body.split()) for body in _CERTIFICATE.findall(certificate_pem))
+    plain = b"".join(
+        b"-----BEGIN CERTIFICATE-----\n%b-----END CERTIFICATE-----\n"
+        % b"".join(b"%b\n" % body[at : at + 64] for at in range(0, len(body), 64))
+        for body in bodies
+    )
+    certificates = load_certificates(certificate_pem)
+    try:
+        return plain if load_certificates(plain) == certificates else certificate_pem
+    except Invalid:  # the library reads more than we do
+        return certificate_pem
 
 
 def create_authority(

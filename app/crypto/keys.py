@@ -108,12 +108,17 @@ def to_traditional_pem(key: PrivateKey) -> bytes:
     )
 
 
-def load_private_key(pem: bytes) -> PrivateKey:
+def load_private_key(
+    pem: bytes, *, rsa_max_bits: int = RSA_MAX_BITS, checked: bool = False
+) -> PrivateKey:
     """Read the one private key in `pem` (PKCS#1, SEC1 or PKCS#8).
 
     Raises Invalid("key") for everything else: no key, several keys, another PEM block beside
     it, an encrypted key, a kind, size or curve that is not accepted. The text says what is
     accepted and holds nothing of the input.
+
+    To make sure that an RSA key is one takes long, and nothing else of the process may run
+    meanwhile: that is left out where the key was `checked` before.
     """
     _check_blocks(pem)
     with _reading():
@@ -122,8 +127,8 @@ def load_private_key(pem: bytes) -> PrivateKey:
             pem, password=None, unsafe_skip_rsa_key_validation=True
         )
         if isinstance(unchecked, rsa.RSAPrivateKey):
-            _check_lengths(unchecked)
-        key = serialization.load_pem_private_key(pem, password=None)
+            _check_lengths(unchecked, rsa_max_bits)
+        key = unchecked if checked else serialization.load_pem_private_key(pem, password=None)
     match key:
         case rsa.RSAPrivateKey():
             if key.key_size < RSA_MIN_BITS:
@@ -153,8 +158,10 @@ def _reading() -> Iterator[None]:
         raise _invalid("this cannot be read as a private key") from None
 
 
-def _check_lengths(key: rsa.RSAPrivateKey) -> None:
+def _check_lengths(key: rsa.RSAPrivateKey, most: int) -> None:
     """Raise Invalid when the key, or one of its primes, is too long to be checked."""
+    if key.key_size > most < RSA_MAX_BITS:
+        raise Invalid("key", f"expected RSA keys of at most {most} bits here")
     if key.key_size > RSA_MAX_BITS:
         raise _invalid(f"the RSA key has {key.key_size} bits")
     numbers = key.private_numbers()

@@ -1,6 +1,5 @@
 """Certificates for servers: made for the hosts a server is dialled by, and asked about them."""
 
-import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -17,6 +16,7 @@ from app.crypto.certificates import (
 from app.crypto.issuers import Issuer
 from app.crypto.keys import PrivateKey
 from app.crypto.leaves import leaf_extensions, serial_number, validity
+from app.domain.names import is_host_name
 from app.errors import Invalid
 
 _SERVER_ONLY: x509.Extension[x509.ExtensionType] = x509.Extension(
@@ -25,10 +25,6 @@ _SERVER_ONLY: x509.Extension[x509.ExtensionType] = x509.Extension(
     value=x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]),
 )
 _MAX_DNS_NAME = 253
-_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-# RFC 1123, section 2.1. The last label is not all digits, else it could be a mistyped IPv4
-# address. A wildcard needs two labels behind it: OpenSSL matches nothing with "*.com".
-_DNS_NAME = re.compile(rf"(?:\*\.{_LABEL}\.)?(?:{_LABEL}\.)*(?![0-9]+\Z){_LABEL}")
 
 
 def create_server_certificate(
@@ -68,6 +64,11 @@ def create_server_certificate(
         ],
     ).sign(issuer.key, issuer.signature_hash)
     return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def can_name(host: str) -> bool:
+    """Tell whether a certificate can be made for a host at all."""
+    return _address(host) is not None or _is_dns_name(host.lower())
 
 
 def missing_hosts(certificate_pem: bytes, hosts: Sequence[str]) -> tuple[str, ...]:
@@ -110,13 +111,19 @@ def _general_names(host: str) -> list[x509.GeneralName]:
     if address := _address(host):
         return [x509.IPAddress(address), x509.DNSName(host)]
     name = host.lower()
-    if len(name) > _MAX_DNS_NAME or not _DNS_NAME.fullmatch(name):
+    if not _is_dns_name(name):
         raise Invalid(
             "hosts",
             f"{host[:_MAX_DNS_NAME]!r} is neither a DNS name nor an IP address; write IPv6 "
             "without brackets, no port, and names beyond ASCII in their xn-- form",
         )
     return [x509.DNSName(name)]
+
+
+def _is_dns_name(name: str) -> bool:
+    bare = name.removeprefix("*.")
+    # A wildcard needs two labels behind it: OpenSSL matches nothing with "*.com".
+    return len(name) <= _MAX_DNS_NAME and is_host_name(bare) and (bare == name or "." in bare)
 
 
 def _address(host: str) -> IPv4Address | IPv6Address | None:

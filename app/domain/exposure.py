@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
 
+from app.domain.names import is_host_name
 from app.domain.sites import HIGHEST_PORT, check_host
 from app.errors import Invalid
 
@@ -61,7 +62,7 @@ def read_host(text: object) -> str | None:
     try:
         return ip_address(host).compressed
     except ValueError:
-        return host
+        return host if is_host_name(host) else None
 
 
 def read_port(found: object) -> int | None:

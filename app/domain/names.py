@@ -11,6 +11,9 @@ _LONGEST_LABEL: Final = 63
 _LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _LABEL_ALONE = re.compile(_LABEL)
+_HOST_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+# The last label is not all digits, else it could be a mistyped IPv4 address.
+_HOST_NAME = re.compile(rf"(?:{_HOST_LABEL}\.)*(?![0-9]+\Z){_HOST_LABEL}")
 
 _LONGEST_COMMON_NAME: Final = 64  # RFC 5280, appendix A.1: ub-common-name
 _KEPT_OF_LONG_SUBJECT: Final = 31
@@ -20,6 +23,14 @@ _LONGEST_SUBJECT: Final = 253
 def is_object_name(name: str) -> bool:
     """Tell whether Kubernetes could store an object of this name (an RFC 1123 subdomain)."""
     return len(name) <= _LONGEST_NAME and _SUBDOMAIN.fullmatch(name) is not None
+
+
+def is_host_name(name: str) -> bool:
+    """Tell whether a certificate can name a host so: RFC 1123, section 2.1, in lower case.
+
+    Stricter than what a resolver takes: an underscore is refused by those who verify.
+    """
+    return len(name) <= _LONGEST_NAME and _HOST_NAME.fullmatch(name) is not None
 
 
 def check_name(field: str, name: str) -> None:

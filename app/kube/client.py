@@ -5,7 +5,7 @@ again, and what follows from an answer, is the caller's matter. Nothing of a bod
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -16,13 +16,23 @@ import aiohttp
 from app.errors import Unavailable
 from app.kube import stream
 from app.kube.connection import Connection
-from app.kube.questions import APPLY_PATCH, MERGE_PATCH, Question, parsed, within
+from app.kube.questions import (
+    APPLY_PATCH,
+    JSON,
+    MERGE_PATCH,
+    METADATA,
+    METADATA_LIST,
+    Question,
+    parsed,
+    within,
+)
 from app.kube.refusals import patience
 from app.kube.resources import Object, Resource
 
 _SECONDS: Final = 10.0  # for a question and its answer, whatever happens in between
 _PAGE: Final = 250  # objects; some milliseconds of parsing, for which the event loop is away
 _MOST_TURNED_AWAY: Final = 5  # times that a server with too much to do is asked again
+_MOST_PAUSE: Final = 3.0  # seconds that are waited here; for longer it is up to who asks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,28 +41,45 @@ class Listing:
 
     version: str
     items: Sequence[Object] = field(repr=False)
+    more: str = ""
+    """Where the next page begins; empty when there is none."""
 
 
 class Kube:
     """An API server, asked through one connection pool.
 
     Everything raises Unavailable when there is no answer within `seconds`, when the API server is
-    not well, or when it does not let us; Missing when there is no such object (or no such kind);
-    Conflict when there is one already, or when it was changed since; Invalid when what was sent is
-    not accepted. An API server that has too much to do is asked again when it says, within the
-    same time.
+    not well, when it does not let us (Forbidden), and when the answer is none to what was asked:
+    something else may stand in the place of the API server. Missing is raised when there is no such
+    object (or no such kind); Conflict when there is one already, or when it was changed since;
+    Invalid when what was sent is not accepted. An API server that has too much to do is asked again
+    when it says, within the same time, if that is soon.
     """
 
-    def __init__(self, connection: Connection, *, seconds: float = _SECONDS) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        seconds: float = _SECONDS,
+        may_write: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._connection = connection
         self._seconds = seconds
+        self._may_write = may_write
+
+    def writing_while(self, may_write: Callable[[], bool]) -> "Kube":
+        """The same API server, for one who asks before each write whether it may still be made.
+
+        Raises Unavailable instead of writing when it may not.
+        """
+        return Kube(self._connection, seconds=self._seconds, may_write=may_write)
 
     async def get(self, resource: Resource, name: str, namespace: str) -> Object:
         """Read one object."""
         question = Question(
             method="GET", verb="get", resource=resource, namespace=namespace, name=name
         )
-        return await self._ask(question)
+        return await self._ask_object(question)
 
     async def list(
         self,
@@ -68,26 +95,60 @@ class Kube:
         Raises Missing when the version of the first page is not kept any more at the last.
         """
         items: list[Object] = []
+        more = ""
+        while True:
+            found = await self.page(
+                resource,
+                namespace,
+                label_selector=label_selector,
+                field_selector=field_selector,
+                size=page,
+                at=more,
+            )
+            items += found.items
+            more = found.more
+            if not more:
+                return Listing(version=found.version, items=items)
+
+    async def page(
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        size: int = _PAGE,
+        at: str = "",
+        metadata_only: bool = False,
+    ) -> Listing:
+        """Read `size` objects of a list, from the beginning or from `at`, where another ended.
+
+        With `metadata_only` they come without their content, from a server that can do that.
+        Raises Missing when the version of the first page is not kept any more.
+        """
         query = {
             "labelSelector": label_selector,
             "fieldSelector": field_selector,
-            "limit": str(page),
+            "limit": str(size),
+            "continue": at,
         }
-        while True:
-            found = await self._ask(
-                Question(
-                    method="GET",
-                    verb="list",
-                    resource=resource,
-                    namespace=namespace,
-                    query={name: value for name, value in query.items() if value},
-                )
-            )
-            items += found.get("items") or ()
-            metadata = found.get("metadata") or {}
-            if not metadata.get("continue"):
-                return Listing(version=metadata.get("resourceVersion", ""), items=items)
-            query["continue"] = metadata["continue"]
+        question = Question(
+            method="GET",
+            verb="list",
+            resource=resource,
+            namespace=namespace,
+            query={name: value for name, value in query.items() if value},
+            accept=METADATA_LIST if metadata_only else JSON,
+        )
+        found = await self._ask(question)
+        metadata, items = found.get("metadata"), found.get("items", "")
+        # Anything else must not pass for a list of nothing.
+        if not isinstance(metadata, dict) or not isinstance(items, list | None):
+            raise question.unreadable()
+        version, more = metadata.get("resourceVersion"), metadata.get("continue")
+        if not version or not isinstance(version, str):
+            raise question.unreadable()
+        return Listing(version=version, items=items or (), more=more or "")
 
     async def served(self, group: str, version: str = "") -> Object:
         """Read what the API server tells of a group: its versions, or the kinds of a version.
@@ -95,9 +156,13 @@ class Kube:
         Raises Missing when it serves no such group or version.
         """
         resource = Resource(group=group, version=version, plural="", kind="")
-        return await self._ask(
-            Question(method="GET", verb="get", resource=resource, namespace=None, group_only=True)
+        question = Question(
+            method="GET", verb="get", resource=resource, namespace=None, group_only=True
         )
+        found = await self._ask(question)
+        if found.get("kind") != ("APIResourceList" if version else "APIGroup"):
+            raise question.answered_otherwise()
+        return found
 
     async def create(self, resource: Resource, body: Object, namespace: str) -> Object:
         """Make an object; a `generateName` in its metadata will do for a name."""
@@ -108,7 +173,7 @@ class Kube:
             namespace=namespace,
             body=_named(resource, body),
         )
-        return await self._ask(question)
+        return await self._ask_object(question)
 
     async def replace(self, resource: Resource, body: Object, namespace: str) -> Object:
         """Put an object in the place of the one of its name, and of its version if it has one."""
@@ -120,7 +185,7 @@ class Kube:
             name=body["metadata"]["name"],
             body=_named(resource, body),
         )
-        return await self._ask(question)
+        return await self._ask_object(question)
 
     async def patch(
         self,
@@ -145,7 +210,7 @@ class Kube:
             content_type=MERGE_PATCH,
             body=patch,
         )
-        return await self._ask(question)
+        return await self._ask_object(question)
 
     async def apply(
         self,
@@ -173,7 +238,7 @@ class Kube:
             content_type=APPLY_PATCH,
             body=_named(resource, body),
         )
-        return await self._ask(question)
+        return await self._ask_object(question)
 
     async def delete(
         self,
@@ -195,7 +260,9 @@ class Kube:
             name=name,
             body={"preconditions": conditions} if conditions else None,
         )
-        await self._ask(question)
+        found = await self._ask(question)
+        if found.get("kind") not in {"Status", resource.kind}:
+            raise question.answered_otherwise()
 
     @asynccontextmanager
     async def watch(
@@ -208,12 +275,14 @@ class Kube:
         field_selector: str = "",
         watch_seconds: int = 290,
         idle_seconds: float = 75.0,
+        metadata_only: bool = False,
     ) -> AsyncIterator[AsyncIterator[stream.Seen]]:
         """Open a watch on what happens after `version`.
 
         The API server ends it after `watch_seconds`, and says something at least once a minute: a
         stream that is silent for `idle_seconds` is dead, and Unavailable, like one that breaks.
-        Raises Missing when that version is not kept any more: list anew.
+        With `metadata_only` objects come as those of such a `page`. Raises Missing when that
+        version is not kept any more: list anew.
         """
         query = {
             "watch": "true",
@@ -229,6 +298,7 @@ class Kube:
             resource=resource,
             namespace=namespace,
             query={name: value for name, value in query.items() if value},
+            accept=METADATA if metadata_only else JSON,
         )
         async with within(self._seconds, question):
             answer = await self._answer(question)
@@ -243,6 +313,19 @@ class Kube:
     async def close(self) -> None:
         """End all connections."""
         await self._connection.close()
+
+    async def _ask_object(self, question: Question) -> Object:
+        """Ask for one object, and see to it that it is one: of this kind and, if known, name."""
+        found = await self._ask(question)
+        metadata = found.get("metadata")
+        name = metadata.get("name") if isinstance(metadata, dict) else None
+        if (
+            found.get("kind") != question.resource.kind
+            or not isinstance(name, str)
+            or (question.name and name != question.name)
+        ):
+            raise question.answered_otherwise()
+        return found
 
     async def _ask(self, question: Question) -> Object:
         async with within(self._seconds, question):
@@ -259,6 +342,8 @@ class Kube:
         deadline = loop.time() + self._seconds
         turned_away = 0
         while True:
+            if question.method != "GET" and not self._may_write():
+                raise Unavailable(f"{question.doing}: it is not up to us any more")
             try:
                 answer = await self._connection.send(
                     *(question.method, question.path),
@@ -266,6 +351,7 @@ class Kube:
                     query=question.query,
                     content_type=question.content_type,
                     body=question.body,
+                    accept=question.accept,
                 )
             except Unavailable as error:
                 raise Unavailable(f"{question.doing}: {error}") from error
@@ -277,6 +363,7 @@ class Kube:
             if (
                 answer.status != HTTPStatus.TOO_MANY_REQUESTS  # the one that says: nothing is done
                 or pause is None
+                or pause > _MOST_PAUSE
                 or turned_away > _MOST_TURNED_AWAY
                 or loop.time() + pause >= deadline
             ):

@@ -5,10 +5,18 @@ credentials, proxies). What an answer means, and what to do when there is none, 
 """
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
+
+try:
+    Path.home()
+except RuntimeError:
+    # A UID without a name, as OpenShift gives them to pods, and no HOME: the library asks for the
+    # home directory when it is imported, and would fail. The root is what container runtimes give.
+    os.environ["HOME"] = "/"  # noqa: TID251 - not a setting of ours that is read
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
@@ -97,13 +105,14 @@ class Connection:
         query: Mapping[str, str],
         content_type: str,
         body: object,
+        accept: str = "application/json",
     ) -> aiohttp.ClientResponse:
         """Send one request, and give its answer, of which nothing but the head has been read.
 
         The words in braces of `path` are taken from `names`. Raises Unavailable when there is no
         answer. How long that may take is up to the caller, who has to release the answer.
         """
-        request = (method, path, names, query, content_type, body)
+        request = (method, path, names, query, content_type, body, accept)
         used = self._api
         try:
             answer = await _send(used, *request)
@@ -168,8 +177,9 @@ async def _send(
     query: Mapping[str, str],
     content_type: str,
     body: object,
+    accept: str,
 ) -> aiohttp.ClientResponse:
-    headers = {"Accept": "application/json"} | ({"Content-Type": content_type} if body else {})
+    headers = {"Accept": accept} | ({"Content-Type": content_type} if body else {})
     try:
         verb, url, headers, sent, _form = await api.param_serialize(
             *(method, path, dict(names), list(query.items()), headers, body),

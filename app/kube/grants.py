@@ -7,9 +7,10 @@ replica that leads then.
 
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
-from app.domain.access_grants import Wanted, read_told, read_wanted
+from app.domain.access_grants import Told, Wanted, read_told, read_wanted
 from app.domain.grants import State
 from app.domain.reach import Reach
 from app.errors import Conflict, Invalid, Missing
@@ -73,10 +74,15 @@ class AccessGrants:
         self._waiting: defaultdict[str, set[Key]] = defaultdict(set)
         self._told: dict[str, int] = {}  # redemptions of a grant, by its UID
         self._written: dict[Key, str] = {}  # the version that our last write made
+        self._caught_up: set[str] = set()  # whose grant is not behind its status, by its UID
 
     def note(self, key: Key) -> None:
         """Remember where there is an AccessGrant, or was."""
         self._keys[key.namespace].add(key)
+
+    def begin_anew(self) -> None:
+        """Take what statuses told for true once more: the database was set back."""
+        self._caught_up = set()
 
     def wrote(self, key: Key, found: Object | None) -> bool:
         """Tell whether an AccessGrant is as our own write left it: then there is nothing to do."""
@@ -126,7 +132,9 @@ class AccessGrants:
         return self._next(facts)
 
     def _forget(self, key: Key) -> None:
-        self._told.pop(self._uids.pop(key, ""), None)
+        uid = self._uids.pop(key, "")
+        self._told.pop(uid, None)
+        self._caught_up.discard(uid)
         self._written.pop(key, None)
 
     async def _facts(self, key: Key, found: Object) -> Facts | None:
@@ -143,15 +151,20 @@ class AccessGrants:
         signer = namespace.signers.get(issuer)
         if wanted is not None and signer is None:
             return None
-        if wanted is None:
+        told = self._told_before(found)
+        await self._catch_up(found, told)
+        if wanted is not None and problem is None:
+            try:
+                known = await self._admit(found, wanted, namespace, told)
+            except Conflict as error:
+                problem = str(error)
+            except Missing:
+                self._namespaces.forget(key.namespace)
+                return None
+        else:
             # What it asked for before goes on, and is counted.
             uid = found["metadata"]["uid"]
             known = await in_thread(self._cluster.known, uid, told_until=self._told_until(found))
-        elif problem is None:
-            try:
-                known = await self._admit(found, wanted, namespace)
-            except Conflict as error:
-                problem = str(error)
         return Facts(
             problem=problem,
             site=namespace.site,
@@ -160,11 +173,33 @@ class AccessGrants:
             reach=self._reach(),
             waiting=self._lack(),
             known=known,
+            told=told,
             now=self._clock(),
         )
 
-    async def _admit(self, found: Object, wanted: Wanted, namespace: Namespace) -> Known:
-        metadata, status = found["metadata"], found.get("status") or {}
+    async def _catch_up(self, found: Object, told: Told | None) -> None:
+        """See to it once that the database is not behind a status: it may have been set back.
+
+        Later a status that tells more than the database was edited, and is corrected.
+        """
+        uid, caught_up = found["metadata"]["uid"], self._caught_up
+        if uid in caught_up:
+            return
+        if told is not None:
+            await in_thread(self._cluster.catch_up, uid, told)
+        caught_up.add(uid)
+
+    def _told_before(self, found: Object) -> Told | None:
+        """What the status says, and of redemptions what we have told, if that is more."""
+        told = read_told(found.get("status") or {}) or Told()
+        spent = self._told.get(found["metadata"]["uid"], 0)
+        told = replace(told, spent=max(told.spent, spent))
+        return None if told == Told() else told
+
+    async def _admit(
+        self, found: Object, wanted: Wanted, namespace: Namespace, told: Told | None
+    ) -> Known:
+        metadata = found["metadata"]
         own = namespace.signers[wanted.issuer].authority_id if wanted.issuer else None
         return await in_thread(
             self._cluster.admit,
@@ -173,7 +208,7 @@ class AccessGrants:
                 namespace=metadata["namespace"],
                 name=metadata["name"],
                 wanted=wanted,
-                told=read_told(status),
+                told=told,
             ),
             own,
             told_until=self._told_until(found),
@@ -200,6 +235,7 @@ class AccessGrants:
             return  # its end is on its way to us
         if written is not None:
             self._written[key_of(found)] = written["metadata"]["resourceVersion"]
+            self._grants.put(written, instead_of=found["metadata"]["resourceVersion"])
             self._tell(found, stands, facts)
 
     def _tell(self, found: Object, stands: Standing, facts: Facts) -> None:

@@ -6,7 +6,7 @@ happened while nobody watched comes out of the comparison with the next full lis
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import inf
 from typing import Final
@@ -65,6 +65,8 @@ class _Kept:
     uid: str
     version: str
     kept: Object = field(repr=False)
+    older: frozenset[str] = frozenset()
+    """Versions that writes of ours have replaced, and that may still come."""
 
 
 @dataclass(slots=True)
@@ -84,6 +86,7 @@ class Informer:
 
     `transform` takes an object as it came and gives what is kept of it: without what is large or
     secret and not needed; None when it is not to be known at all. It may change what it is given.
+    With `metadata_only` nothing else of an object is asked for, but may come all the same.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class Informer:
         transform: Callable[[Object], Object | None] | None = None,
         label_selector: str = "",
         field_selector: str = "",
+        metadata_only: bool = False,
         pace: Pace = _PACE,
         random_bytes: Callable[[int], bytes],
         log: BoundLogger,
@@ -104,6 +108,7 @@ class Informer:
         self._transform = transform
         self._label_selector = label_selector
         self._field_selector = field_selector
+        self._metadata_only = metadata_only
         self._pace = pace
         self._random_bytes = random_bytes
         self._log = log.bind(resource=str(resource))
@@ -125,6 +130,17 @@ class Informer:
         """Give an object as it was last seen; not to be changed."""
         found = self._store.get(key)
         return None if found is None else found.kept
+
+    def put(self, found: Object, *, instead_of: str) -> None:
+        """Take what a write of ours has made of the version `instead_of`, before the watch tells.
+
+        The next write then knows its version, even if the watch has died and nobody knows yet.
+        """
+        old = self._store.get(key_of(found))
+        uid, version = found["metadata"]["uid"], found["metadata"]["resourceVersion"]
+        # Otherwise the watch has come farther than this already.
+        if old is not None and (old.uid, old.version) == (uid, instead_of) != (uid, version):
+            self._put(found, older=old.older | {instead_of})
 
     def __iter__(self) -> Iterator[Key]:
         return iter(tuple(self._store))
@@ -190,6 +206,7 @@ class Informer:
                 field_selector=self._field_selector,
                 watch_seconds=self._pace.watch_seconds,
                 idle_seconds=self._pace.idle_seconds,
+                metadata_only=self._metadata_only,
             ) as events:
                 opened = loop.time()
                 try:
@@ -218,22 +235,35 @@ class Informer:
 
     async def _list(self, scope: _Scope) -> str:
         """Compare the copy with what there is, and give the version from which to watch."""
-        listing = await self._kube.list(
+        there: set[Key] = set()
+        version, more = await self._take_page(scope, there)
+        while more:
+            version, more = await self._take_page(scope, there, more)
+        for key in self:
+            if scope.namespace in {None, key.namespace} and key not in there:
+                self._drop(key)
+        scope.synced.set()
+        scope.log.debug("listed", objects=len(there))
+        return version
+
+    async def _take_page(self, scope: _Scope, there: set[Key], at: str = "") -> tuple[str, str]:
+        """Put a page of a list into the copy; give the version of the list, and the next page.
+
+        Nothing of a page is held while the next one is waited for: objects may be large.
+        """
+        page = await self._kube.page(
             self._resource,
             scope.namespace,
             label_selector=self._label_selector,
             field_selector=self._field_selector,
-            page=self._pace.page,
+            size=self._pace.page,
+            at=at,
+            metadata_only=self._metadata_only,
         )
-        there = {key_of(found) for found in listing.items}
-        for key in self:
-            if scope.namespace in {None, key.namespace} and key not in there:
-                self._drop(key)
-        for found in listing.items:
+        there.update(key_of(found) for found in page.items)
+        for found in page.items:
             self._put(found)
-        scope.synced.set()
-        scope.log.debug("listed", objects=len(there))
-        return listing.version
+        return page.version, page.more
 
     def _see(self, seen: Seen) -> None:
         if seen.event in {Event.ADDED, Event.MODIFIED}:
@@ -241,12 +271,16 @@ class Informer:
         elif seen.event is Event.DELETED:
             self._drop(key_of(seen.found))
 
-    def _put(self, found: Object) -> None:
+    def _put(self, found: Object, older: frozenset[str] = frozenset()) -> None:
         key, metadata = key_of(found), found["metadata"]
         uid, version = metadata["uid"], metadata["resourceVersion"]
         old = self._store.get(key)
-        if old is not None and (old.uid, old.version) == (uid, version):
-            return
+        if old is not None and old.uid == uid:
+            if old.version == version:
+                self._store[key] = replace(old, older=frozenset())  # the watch has come up with us
+                return
+            if version in old.older:
+                return
         try:
             kept = found if self._transform is None else self._transform(found)
         except Exception:  # noqa: BLE001 - it must not keep us from the others, nor pass for deleted
@@ -257,7 +291,7 @@ class Informer:
             old = None
         if kept is None:
             return
-        self._store[key] = _Kept(uid, version, kept)
+        self._store[key] = _Kept(uid, version, kept, older)
         if old is None:
             self._tell(Change(what=What.ADDED, key=key, after=kept))
         else:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from app.errors import Conflict, Missing
+from app.errors import Conflict, Missing, Unavailable
 from app.kube.client import Kube
 from app.kube.informer import Informer
 from app.kube.resources import SECRETS, Key, Object
@@ -68,12 +68,24 @@ class Namespaces:
         self._known: dict[str, Namespace] = {}
         self._site_keys: defaultdict[str, set[Key]] = defaultdict(set)
         self._read: dict[Key, tuple[tuple[str, str], Signer]] = {}
-        self._one_at_a_time = asyncio.Lock()
+        self._keys = asyncio.Lock()  # held while one is found, and while some are forgotten
+        self._found: dict[str, set[int]] = {}  # authorities, by namespaces that are being settled
         self._asked_for: dict[int, float] = {}  # until when, by authorities; not those of now
 
     def get(self, namespace: str) -> Namespace | None:
         """A namespace as it was last settled; None before that."""
         return self._known.get(namespace)
+
+    def forget(self, namespace: str) -> None:
+        """Have a namespace settled from nothing: the database does not have it as we remember."""
+        self._know(namespace, None)
+        self._read = {key: read for key, read in self._read.items() if key.namespace != namespace}
+
+    def forget_all(self) -> None:
+        """Have every namespace settled from nothing."""
+        for namespace in list(self._known):
+            self._know(namespace, None)
+        self._read.clear()
 
     def note_site(self, key: Key) -> None:
         """Remember where there is a Site, or was."""
@@ -90,17 +102,17 @@ class Namespaces:
         `issuers` are the Secrets that its AccessGrants name; `wanted` says whether it has any.
         Raises Unavailable when database or API server do not serve us.
         """
-        async with self._one_at_a_time:  # no key is forgotten between its finding and its use
+        self._found[namespace] = set()
+        try:
             return await self._settle(namespace, issuers, wanted=wanted)
+        finally:
+            del self._found[namespace]
 
     async def _settle(self, namespace: str, issuers: frozenset[str], *, wanted: bool) -> bool:
         site = self._site(namespace)
-        before = self._known.get(namespace)
-        now = asyncio.get_running_loop().time()
-        self._asked_for |= dict.fromkeys(_authorities(before), now)
         if site is None and not wanted:
             await in_thread(self._cluster.remove_namespace, namespace)
-            return self._known.pop(namespace, None) is not None
+            return self._know(namespace, None)
         default = DEFAULT_ISSUER if site is None else site.issuer
         signers = {name: await self._signer(Key(namespace, name)) for name in issuers | {default}}
         problem = None
@@ -113,8 +125,19 @@ class Namespaces:
             )
         except Conflict as error:
             problem = str(error)
-        self._known[namespace] = Namespace(site=site, signers=signers, problem=problem)
-        return self._known[namespace] != before
+        except Missing as error:
+            self.forget(namespace)
+            raise Unavailable(f"the database is not the one it was: {error}") from error
+        return self._know(namespace, Namespace(site=site, signers=signers, problem=problem))
+
+    def _know(self, namespace: str, now: Namespace | None) -> bool:
+        """Remember how a namespace stands; tell whether it stood otherwise before."""
+        before = self._known.pop(namespace, None)
+        time = asyncio.get_running_loop().time()
+        self._asked_for |= dict.fromkeys(_authorities(before), time)
+        if now is not None:
+            self._known[namespace] = now
+        return now != before
 
     async def forget_keys(self) -> float | None:
         """Have the keys of Secrets forgotten that nobody has asked for in a while.
@@ -123,7 +146,7 @@ class Namespaces:
         the seconds until there may be more to forget. Before every namespace was settled once
         nobody knows what is asked for. Raises Unavailable.
         """
-        async with self._one_at_a_time:
+        async with self._keys:
             now = asyncio.get_running_loop().time()
             asked_for = {one for known in self._known.values() for one in _authorities(known)}
             self._asked_for = {
@@ -131,7 +154,8 @@ class Namespaces:
                 for one, last in self._asked_for.items()
                 if one not in asked_for and now < last + KEYS_KEPT_SECONDS
             }
-            kept = frozenset(asked_for | self._asked_for.keys())
+            # Those that were found are about to be used.
+            kept = frozenset(asked_for.union(self._asked_for, *self._found.values()))
             await in_thread(self._cluster.forget_unused_keys, kept)
             self._read = {
                 key: read for key, read in self._read.items() if read[1].authority_id in kept
@@ -167,22 +191,32 @@ class Namespaces:
         if seen is None:
             self._read.pop(key, None)
             return NOTHING
-        version = (seen["metadata"]["uid"], seen["metadata"]["resourceVersion"])
-        read = self._read.get(key)
-        if read is not None and read[0] == version:
-            return read[1]
+        async with self._keys:
+            read = self._read.get(key)
+            if read is not None and read[0] == _version(seen):
+                return self._about_to_use(key, read[1])
         try:
-            found = await self._kube.get(SECRETS, key.name, key.namespace)
+            found = await self._kube.get(SECRETS, key.name, key.namespace)  # others do not wait
         except Missing:
             return NOTHING
         held = _issuer_secret(found)
-        if isinstance(held, str):
-            signer = Signer(problem=held)
-        else:
-            signer = await in_thread(self._cluster.signer, key.namespace, key.name, held)
-        metadata = found["metadata"]
-        self._read[key] = (metadata["uid"], metadata["resourceVersion"]), signer
+        async with self._keys:
+            if isinstance(held, str):
+                signer = Signer(problem=held)
+            else:
+                signer = await in_thread(self._cluster.signer, key.namespace, key.name, held)
+            self._read[key] = _version(found), signer
+            return self._about_to_use(key, signer)
+
+    def _about_to_use(self, key: Key, signer: Signer) -> Signer:
+        """Have no key forgotten between its finding and its use."""
+        if signer.authority_id is not None:
+            self._found[key.namespace].add(signer.authority_id)
         return signer
+
+
+def _version(found: Object) -> tuple[str, str]:
+    return found["metadata"]["uid"], found["metadata"]["resourceVersion"]
 
 
 def _authorities(namespace: Namespace | None) -> frozenset[int]:

@@ -19,6 +19,11 @@ JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
 APPLY_PATCH: Final = "application/apply-patch+yaml"  # of which JSON is a part
 
+# Objects without their content, as every API server since 1.15 gives them; the whole ones from
+# something else, rather than none.
+METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+METADATA_LIST: Final = METADATA.replace("PartialObjectMetadata", "PartialObjectMetadataList")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
@@ -33,6 +38,7 @@ class Question:
     query: Mapping[str, str] = field(default_factory=dict)
     content_type: str = JSON
     body: object = field(default=None, repr=False)
+    accept: str = JSON
     group_only: bool = False  # not of objects: of what is served in the group of the resource
 
     @property
@@ -82,6 +88,10 @@ class Question:
     def unreadable(self) -> GrantServerError:
         """Say that there is an answer, but none of an API server."""
         return Unavailable(f"{self.doing}: the API server does not answer in JSON")
+
+    def answered_otherwise(self) -> GrantServerError:
+        """Say that there is an answer, but to something else than was asked."""
+        return Unavailable(f"{self.doing}: the API server answers something else")
 
 
 @asynccontextmanager

@@ -15,6 +15,9 @@ from app.kube.backoff import Backoff, chance
 
 BACKOFF: Final = Backoff(base_seconds=0.05, most_seconds=60.0)
 _WORKERS: Final = 8
+_MOST_PATIENCE: Final = 3.0
+"""Seconds that a key waits because an API server asks for it: one that is well again after moments
+may have asked for minutes, and what waits has to be right within five seconds then."""
 _WORTH_TELLING: Final = 5  # failures in a row: fewer are ordinary, more are the same again
 
 K = TypeVar("K", bound=Hashable)
@@ -26,7 +29,7 @@ class Queue(Generic[K]):
     `handle` is called with a key and gives the seconds after which it wants to see it again, or
     None. A key that is added while it waits is worked on once, and one that is added while it is
     worked on, once more afterwards. When `handle` raises, the key comes again: after a time that
-    doubles with each failure in a row, and no sooner than an Unavailable tells.
+    doubles with each failure in a row, and no sooner than an Unavailable tells, within reason.
     """
 
     def __init__(
@@ -138,7 +141,7 @@ class Queue(Generic[K]):
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         pause = self._backoff.delay(failures, chance(self._random_bytes))
         if isinstance(error, Unavailable) and error.retry_after is not None:
-            pause = max(pause, error.retry_after)
+            pause = max(pause, min(error.retry_after, _MOST_PATIENCE))
         tell = self._log.warning if failures == _WORTH_TELLING else self._log.debug
         tell("the work fails", object=str(key), why=str(error), pause_seconds=round(pause, 2))
         return pause

@@ -1,7 +1,8 @@
 """Events of Kubernetes: what happened to an object, for who looks at it with `kubectl describe`.
 
 They are a courtesy: telling one never waits and never fails. What cannot be sent soon is dropped,
-what is told again is counted, and an object that is told about without end falls silent.
+what is told again is counted, and an object that the same is told about without end falls silent.
+Each namespace has a line of its own: one whose Events are refused, or hang, holds up no other.
 """
 
 import asyncio
@@ -19,6 +20,8 @@ from app.domain.limits import Allowance
 from app.errors import Conflict, GrantServerError, Missing, Unavailable
 from app.kube.backoff import Backoff, chance
 from app.kube.client import Kube
+from app.kube.queue import Queue
+from app.kube.refusals import Forbidden
 from app.kube.resources import EVENTS, Object, Resource
 
 K = TypeVar("K")
@@ -29,7 +32,9 @@ _MOST_REMEMBERED: Final = 4000
 _MOST_TRIES: Final = 8
 _MOST_PATIENCE: Final = 60.0  # seconds, whatever the API server asks for
 _BACKOFF: Final = Backoff(base_seconds=0.2, most_seconds=10.0)
-_ALLOWANCE: Final = Allowance(burst=25, interval=60_000)  # for each object, in milliseconds
+_ALLOWANCE: Final = Allowance(burst=25, interval=60_000)
+"""For each object and reason, in milliseconds: wrong codes, that anybody may try, are not to use up
+the room of a redemption or of a theft."""
 _LONGEST_MESSAGE: Final = 1024  # bytes, by the rules of the API server
 _LONGEST_NAME: Final = 253
 
@@ -63,6 +68,7 @@ class _Times:
     last: str
     count: int = 1
     event: str = ""
+    tries: int = 0
 
 
 class Recorder:
@@ -91,11 +97,12 @@ class Recorder:
         self._clock = clock
         self._random_bytes = random_bytes
         self._log = log
-        self._waiting: OrderedDict[_Told, _Times] = OrderedDict()
+        # By namespace; one that is in here is worked on, or will be.
+        self._waiting: dict[str, OrderedDict[_Told, _Times]] = {}
         self._remembered: OrderedDict[_Told, _Times] = OrderedDict()
-        self._buckets: OrderedDict[str, int] = OrderedDict()
-        self._something = asyncio.Event()
-        self._dropped = 0
+        self._buckets: OrderedDict[tuple[str, str], int] = OrderedDict()  # by UID and reason
+        self._dropped: OrderedDict[str, int] = OrderedDict()  # by namespace, since the last success
+        self._queue = Queue(self._send_next, random_bytes=random_bytes, log=log)
 
     def tell(
         self,
@@ -119,47 +126,72 @@ class Recorder:
             message=_cut(message),
         )
         now = self._clock()
-        if not self._allowed(told.uid, int(now * 1000)):
+        if not self._allowed((told.uid, told.reason), int(now * 1000)):
             return
         when = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        times = self._waiting.get(told)
+        line = self._waiting.get(told.namespace)
+        times = None if line is None else line.get(told)
         if times is not None:
             times.count, times.last = times.count + 1, when
-        elif len(self._waiting) < _MOST_WAITING:
-            self._waiting[told] = _Times(when, when)
-            self._something.set()
+        elif self.waiting >= _MOST_WAITING:
+            self._drop(told, "there are too many that wait")
+        elif line is not None:
+            line[told] = _Times(when, when)
         else:
-            self._drop("there are too many that wait")
+            self._waiting[told.namespace] = OrderedDict({told: _Times(when, when)})
+            self._queue.add(told.namespace)
+
+    @property
+    def waiting(self) -> int:
+        """How many events wait to be sent."""
+        return sum(len(line) for line in self._waiting.values())
 
     async def run(self) -> None:
         """Send what is told, until cancelled."""
-        while True:
-            await self._something.wait()
-            while self._waiting:
-                told, times = self._waiting.popitem(last=False)
-                await self._send(told, times)
-            self._something.clear()
+        self._queue.start()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self._queue.stop()
 
-    async def _send(self, told: _Told, times: _Times) -> None:
-        times.event = self._name(told)
-        why = ""
-        for tries in range(1, _MOST_TRIES + 1):
-            try:
-                await self._post(told, times)
-            except Unavailable as error:
-                why = str(error)
-                pause = self._backoff.delay(tries, chance(self._random_bytes))
-                await asyncio.sleep(max(pause, min(error.retry_after or 0.0, _MOST_PATIENCE)))
-            except GrantServerError as error:
-                why = str(error)
-                break
-            except Exception:  # noqa: BLE001 - the next one may fare better
-                self._log.exception("an event was not sent")
-                return
-            else:
-                self._dropped = 0
-                return
-        self._drop(why)
+    async def _send_next(self, namespace: str) -> float | None:
+        """Send what waits longest in a namespace; gives the seconds until it is tried again."""
+        line = self._waiting[namespace]
+        told, times = line.popitem(last=False)
+        pause = await self._send(told, times)
+        if pause is not None:
+            later = line.get(told)
+            if later is not None:
+                times.count, times.last = times.count + later.count, later.last
+            line[told] = times
+            line.move_to_end(told, last=False)
+            return pause
+        if line:
+            self._queue.add(namespace)  # after the other namespaces
+        else:
+            del self._waiting[namespace]
+        return None
+
+    async def _send(self, told: _Told, times: _Times) -> float | None:
+        """Try once to send an event; gives the seconds after which to try again, if at all."""
+        times.event = times.event or self._name(told)
+        times.tries += 1
+        try:
+            await self._post(told, times)
+        except Unavailable as error:
+            # What is forbidden stays so for long: a right is missing, the namespace is on its end.
+            if isinstance(error, Forbidden) or times.tries >= _MOST_TRIES:
+                self._drop(told, str(error))
+                return None
+            pause = self._backoff.delay(times.tries, chance(self._random_bytes))
+            return max(pause, min(error.retry_after or 0.0, _MOST_PATIENCE))
+        except GrantServerError as error:
+            self._drop(told, str(error))
+        except Exception:  # noqa: BLE001 - the next one may fare better
+            self._log.exception("an event was not sent")
+        else:
+            self._dropped.pop(told.namespace, None)
+        return None
 
     async def _post(self, told: _Told, times: _Times) -> None:
         before = self._remembered.get(told)
@@ -183,17 +215,18 @@ class Recorder:
         unique = self._random_bytes(8).hex()
         return f"{told.name[: _LONGEST_NAME - len(unique) - 1].rstrip('-.')}.{unique}"
 
-    def _allowed(self, uid: str, now: int) -> bool:
-        empty_at = self._buckets.get(uid, 0)
+    def _allowed(self, bucket: tuple[str, str], now: int) -> bool:
+        empty_at = self._buckets.get(bucket, 0)
         if self._allowance.wait(empty_at, now) > 0:
             return False
-        _keep(self._buckets, uid, self._allowance.fill(empty_at, now))
+        _keep(self._buckets, bucket, self._allowance.fill(empty_at, now))
         return True
 
-    def _drop(self, why: str) -> None:
-        self._dropped += 1
-        if self._dropped == 1:  # once, for others will follow
-            self._log.warning("events are dropped", why=why)
+    def _drop(self, told: _Told, why: str) -> None:
+        dropped = self._dropped.get(told.namespace, 0) + 1
+        _keep(self._dropped, told.namespace, dropped)
+        if dropped == 1:  # once, for others will follow
+            self._log.warning("events are dropped", namespace=told.namespace, why=why)
 
     def _body(self, told: _Told, times: _Times) -> Object:
         return {

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from app.domain.access_grants import REVOKED
+from app.domain.access_grants import REVOKED, Told
 from app.domain.grants import State
 from app.domain.reach import Reach
 from app.domain.theft import SuspectedTheft
@@ -38,7 +38,7 @@ class Facts:
 
     `problem` is what is wrong with its spec; `known` is None where that kept it from being made.
     `signer` stands for the issuer Secret that is called `issuer`. Without `reach`, `waiting` says
-    what is waited for.
+    what is waited for. `told` is what the status said before.
     """
 
     problem: str | None
@@ -48,6 +48,7 @@ class Facts:
     reach: Reach | None
     waiting: str = ""
     known: Known | None = field(repr=False)
+    told: Told | None = field(default=None, repr=False)
     now: int
 
 
@@ -75,7 +76,8 @@ def standing(facts: Facts) -> Standing:
     processed = _not_processed(facts)
     resolved = _not_resolved(facts)
     # First, and whatever else may be wrong: a lost database finds a revocation in there.
-    ready = _ended(facts.known, facts.now) or processed or resolved or _not_ready(facts)
+    ended = _told_end(facts.told) if facts.known is None else _ended(facts.known, facts.now)
+    ready = ended or processed or resolved or _not_ready(facts)
     conditions = (
         _condition("Processed", processed),
         _condition("Resolved", resolved),
@@ -139,10 +141,15 @@ def _without_issuer(facts: Facts) -> _No | None:
     return None
 
 
-def _ended(known: Known | None, now: int) -> _No | None:
-    """Say how a grant ended; None while it has not."""
-    if known is None:
+def _told_end(told: Told | None) -> _No | None:
+    """Say of a grant that no database knows any more what must not be forgotten: a revocation."""
+    if told is None or told.revoked_at is None:
         return None
+    return _No(Word.ERROR, f"{REVOKED}{rfc3339(told.revoked_at)}")
+
+
+def _ended(known: Known, now: int) -> _No | None:
+    """Say how a grant ended; None while it has not."""
     grant = known.grant
     match grant.state(now):
         case State.ACTIVE:

@@ -209,7 +209,8 @@ def open_issuer(authority: Authority, keyring: Keyring) -> Issuer:
         raise Unready(Lack.ISSUER, f"authority {authority.name} has no key: {why}")
     try:
         key_pem = keyring.open(authority.sealed_key, purpose=key_purpose(authority.fingerprint))
-        return issuers.load_issuer(authority.certificate_pem.encode(), key_pem)
+        # Whatever we have sealed was checked when it came.
+        return issuers.load_issuer(authority.certificate_pem.encode(), key_pem, checked=True)
     except GrantServerError as error:
         raise Unready(Lack.ISSUER, f"authority {authority.name}: {error}") from error
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Final
 
-from app.crypto.issuers import Issuer, load_issuer
+from app.crypto.issuers import Issuer, load_issuer, without_text
 from app.crypto.keys import to_pem
 from app.crypto.sealing import NONCE_BYTES, Keyring
 from app.domain import codes
@@ -20,7 +20,7 @@ from app.domain.authorities import Authority, Purpose
 from app.domain.grants import Grant
 from app.domain.sites import Endpoint, in_stable_order
 from app.domain.theft import SuspectedTheft
-from app.errors import Broken, Conflict, Invalid, Unavailable
+from app.errors import Broken, Conflict, Invalid, Missing
 from app.services.authorities import key_purpose
 from app.services.theft import suspected_in
 from app.store import access_grants as rows
@@ -33,6 +33,9 @@ from app.store.engine import Connection, Database
 
 ACTOR: Final = "kubernetes"
 _MOST_TOLD: Final = 10  # redemptions that are told one by one
+_MAX_CERTIFICATES: Final = 64 * 1024  # bytes of tls.crt
+_RSA_MAX_BITS: Final = 4096
+"""Of a key in a Secret. To check one that is twice as long keeps everybody waiting for seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +90,8 @@ class Cluster:
     clock: Callable[[], int]
     random_bytes: Callable[[int], bytes]
     _signers: dict[tuple[str, bytes], Signer] = field(default_factory=dict, repr=False, init=False)
+    _names: dict[str, tuple[str, str] | None] = field(default_factory=dict, init=False, repr=False)
+    _fingerprints: dict[int, str] = field(default_factory=dict, repr=False, init=False)
 
     def signer(self, namespace: str, secret: str, held: IssuerSecret) -> Signer:
         """Keep the authority of an issuer Secret, its key sealed; what it holds may be anything.
@@ -98,17 +103,19 @@ class Cluster:
         known = self._signers.get((origin, content))
         if known is not None and self._has_key(known):
             return known
+        if len(held.certificate_pem) > _MAX_CERTIFICATES:
+            return Signer(problem=f"tls.crt: expected at most {_MAX_CERTIFICATES} bytes")
+        if b"\0" in held.certificate_pem:  # no database of ours stores it as text
+            return Signer(problem="tls.crt is not a text")
         try:
-            text = held.certificate_pem.decode()
-            issuer = load_issuer(held.certificate_pem, held.key_pem)
+            held.certificate_pem.decode()
+            issuer, kept = self._bring_in(held, origin)
         except UnicodeDecodeError:
             return Signer(problem="tls.crt is not UTF-8")
         except Invalid as error:
             return Signer(problem=f"{_SECRET_FIELDS[error.field]}: {error.why}")
-        if "\0" in text:  # around the certificates; no database of ours stores it as text
-            return Signer(problem="tls.crt is not a text")
         signer = Signer(
-            authority_id=self._keep(issuer, origin),
+            authority_id=kept,
             not_before=issuer.not_before,
             not_after=issuer.not_after,
         )
@@ -121,7 +128,8 @@ class Cluster:
         """Bring endpoints and issuer of a namespace up to date; None: none that can sign.
 
         Tells whether anything had to be written. Raises Conflict when there is a site of this name
-        that is none of the cluster's.
+        that is none of the cluster's, and Missing when the authority is not the one that `signer`
+        told: somebody has put another database in the place of ours.
         """
         wanted = in_stable_order(endpoints)
         with self.database.reading() as connection:
@@ -131,6 +139,7 @@ class Cluster:
             known = rows.namespace(connection, namespace)
             if known is not None and known.origin is None:
                 raise Conflict(_taken(namespace))
+            self._check_authority(connection, authority_id)
             now = self.clock()
             issuer_id = authority_id or rows.no_issuer(connection, now)
             rows.put_namespace(
@@ -152,7 +161,7 @@ class Cluster:
         Those of the authorities that are `asked_for` stay: something is about to lead there.
         """
         with self.database.writing() as connection:
-            forgotten = rows.forget_unused_keys(connection, asked_for)
+            forgotten = rows.forget_unused_keys(connection, asked_for, self.clock())
         if forgotten:
             self._signers.clear()
 
@@ -168,7 +177,8 @@ class Cluster:
         as long as it says now, from the moment when it was first seen; a code that is given
         replaces the one before at once. `told_until` is how many redemptions the status told:
         `redemptions` of the answer are those after it, the first ten. Raises Conflict when the
-        namespace has a name that is taken, and Unavailable before there is one.
+        namespace has a name that is taken, and Missing when it, or the issuer, is not there (yet,
+        or any more): it has to be brought in first.
         """
         with self.database.reading() as connection:
             known = self._known(connection, resource, issuer_id, told_until)
@@ -184,6 +194,34 @@ class Cluster:
             if known is None:
                 raise Broken(f"the grant {resource.uid} is not as it was just written")
             return known
+
+    def catch_up(self, uid: str, told: Told) -> bool:
+        """Bring a grant to what its status told, where the database tells less: it was set back.
+
+        What was used is not given back, and what was revoked stays so. Tells whether anything had
+        to be written.
+        """
+        with self.database.reading() as connection:
+            grant = grant_rows.by_id(connection, uid)
+        if grant is None or not _is_behind(grant, told):
+            return False
+        with self.database.writing() as connection:
+            grant = grant_rows.by_id(connection, uid)
+            if grant is None or not _is_behind(grant, told):
+                return False
+            rows.catch_up(connection, uid, told.spent)
+            target, facts = f"grant/{uid}", {"name": grant.name, "site": grant.site}
+            if told.spent > grant.spent:
+                used: dict[str, str | int | None] = {"spent": told.spent, "by": "its status"}
+                self._note(connection, Act.GRANT_CHANGED, target, facts | used)
+            if told.revoked_at is not None and grant_rows.revoke(connection, uid, told.revoked_at):
+                self._note(connection, Act.GRANT_REVOKED, target, {**facts, "by": "its status"})
+        return True
+
+    def lacks(self, uids: Sequence[str]) -> bool:
+        """Tell whether the database knows nothing of some grant of these."""
+        with self.database.reading() as connection:
+            return rows.lacks(connection, uids)
 
     def known(self, uid: str, *, told_until: int) -> Known | None:
         """Tell of the grant of an AccessGrant as it is, whatever its resource asks for now.
@@ -210,6 +248,7 @@ class Cluster:
             revoked = [one for one in gone if grant_rows.revoke(connection, one, now)]
             for grant_id in gone:
                 rows.note_gone(connection, grant_id)
+                self._names[grant_id] = None
             for grant_id in revoked:
                 self._note(
                     connection,
@@ -222,7 +261,7 @@ class Cluster:
     def marks(self) -> Mapping[str, Mark]:
         """What may change without a resource: counters, revocations, suspicions, wrong codes."""
         with self.database.reading() as connection:
-            return rows.marks(connection, self.clock())
+            return rows.marks(connection, self.clock(), self._names)
 
     def live_names(self) -> Sequence[tuple[str, str]]:
         """Namespace and name of every resource that was there when it was last looked at."""
@@ -253,13 +292,43 @@ class Cluster:
     def _has_key(self, signer: Signer) -> bool:
         with self.database.reading() as connection:
             authority = authority_rows.by_id(connection, signer.authority_id or 0)
-        return authority is not None and bool(authority.sealed_key)
+        return authority is not None and bool(authority.sealed_key) and self._is_ours(authority)
+
+    def _is_ours(self, authority: Authority) -> bool:
+        """Tell whether an authority is what it was when we kept it, or found it, under its id."""
+        return self._fingerprints.get(authority.id, authority.fingerprint) == authority.fingerprint
+
+    def _check_authority(self, connection: Connection, authority_id: int | None) -> None:
+        if authority_id is None:
+            return
+        authority = authority_rows.by_id(connection, authority_id)
+        if authority is None or not self._is_ours(authority):
+            raise Missing("authority", str(authority_id))
+
+    def _bring_in(self, held: IssuerSecret, origin: str) -> tuple[Issuer, int]:
+        """Read what a Secret holds, and keep it; raises Invalid.
+
+        The key is checked once for each certificate: that takes long, and a Secret may be edited
+        all the time.
+        """
+        pem = without_text(held.certificate_pem)
+        with self.database.reading() as connection:
+            known = rows.authority_of(connection, sha256(pem).hexdigest())
+        if known is not None and known.sealed_key:
+            issuer = load_issuer(pem, held.key_pem, rsa_max_bits=_RSA_MAX_BITS, checked=True)
+            if self._has_key(Signer(authority_id=known.id)):
+                self._fingerprints[known.id] = known.fingerprint
+                return issuer, known.id
+        issuer = load_issuer(pem, held.key_pem, rsa_max_bits=_RSA_MAX_BITS)
+        return issuer, self._keep(issuer, origin)
 
     def _keep(self, issuer: Issuer, origin: str) -> int:
         """Keep an issuer under what all of its PEM says: two may differ in their chains alone."""
         fingerprint = sha256(issuer.certificate_pem).hexdigest()
         with self.database.writing() as connection:
             known = rows.authority_of(connection, fingerprint)
+            if known is not None:
+                self._fingerprints[known.id] = fingerprint
             if known is not None and known.sealed_key:
                 return known.id
             sealed = self.keyring.seal(
@@ -297,6 +366,7 @@ class Cluster:
                     "not_after": issuer.not_after,
                 },
             )
+            self._fingerprints[added] = fingerprint
             return added
 
     def _stands(
@@ -310,7 +380,7 @@ class Cluster:
         if known is None or known.origin is None:
             return False
         issuer = authority_rows.by_id(connection, known.issuer_id)
-        signs = issuer is not None and bool(issuer.sealed_key)
+        signs = issuer is not None and bool(issuer.sealed_key) and self._is_ours(issuer)
         return (known.issuer_id if signs else None) == authority_id and site_rows.endpoints_of(
             connection, known.site_id
         ) == tuple(wanted)
@@ -357,13 +427,14 @@ class Cluster:
         self, connection: Connection, resource: Resource, issuer_id: int | None
     ) -> int | None:
         if resource.wanted.issuer is None or issuer_id is not None:
+            self._check_authority(connection, issuer_id)
             return issuer_id
         return rows.no_issuer(connection, self.clock())
 
     def _add(self, connection: Connection, resource: Resource, issuer_id: int | None) -> None:
         namespace = rows.namespace(connection, resource.namespace)
         if namespace is None:
-            raise Unavailable(f'the namespace "{resource.namespace}" is not there yet')
+            raise Missing("namespace", resource.namespace)
         if namespace.origin is None:
             raise Conflict(_taken(resource.namespace))
         wanted, told, now = resource.wanted, resource.told or Told(), self.clock()
@@ -480,6 +551,10 @@ class Cluster:
 
 
 _SECRET_FIELDS: Final = {"certificate": "tls.crt", "key": "tls.key"}
+
+
+def _is_behind(grant: Grant, told: Told) -> bool:
+    return grant.spent < told.spent or (grant.revoked_at is None and told.revoked_at is not None)
 
 
 def _code_purpose(grant_id: str) -> str:

@@ -1,7 +1,8 @@
 """Housekeeping: what nobody needs any more is deleted, so that the store does not grow for ever.
 
 Answers go when their time is over; grants, with all that belongs to them, and audit entries go when
-they are older than they are to be kept. It goes on beside redemptions and never in their way: few
+they are older than they are to be kept, and authorities of issuer Secrets when nothing refers to
+them any more. It goes on beside redemptions and never in their way: few
 rows in a transaction, and a rest after each that is longer than the transaction was. The steps of
 rotations that are due are taken by the way.
 """
@@ -66,6 +67,18 @@ class Sweeper:
             yield from self._grants(now - self.keep.grants_seconds, now, dry=dry)
         if self.keep.audit_seconds:
             yield from self._aged(AUDIT, Pruned.AUDIT, now - self.keep.audit_seconds, dry=dry)
+        yield from self._authorities(now, dry=dry)
+
+    def _authorities(self, now: int, *, dry: bool) -> Iterator[Mapping[Pruned, int]]:
+        """Forget those of issuer Secrets; there are few, and most sweeps find none."""
+        limit = UNBOUNDED if dry else self.step
+        with self.database.reading() as connection:
+            over = pruning.forget_authorities(connection, now=now, limit=limit, dry=True)
+        if over and not dry:
+            with self.database.writing() as connection:
+                over = pruning.forget_authorities(connection, now=now, limit=limit, dry=False)
+        if over:
+            yield {Pruned.AUTHORITIES: over}
 
     def _aged(
         self, aging: Aging, kind: Pruned, until: int, *, dry: bool

@@ -75,6 +75,9 @@ def server_material(
     `first` is the host that tokens carry now, where they carry any: it is named before all others.
     A new certificate also has those that tokens carry which were made before and may still come.
     """
+    # What cannot be named must not keep all else from being served.
+    first = first if first and server_certificates.can_name(first) else ""
+    hosts = [host for host in hosts if server_certificates.can_name(host)]
     hosts = list(dict.fromkeys([first, *hosts])) if first else hosts
     with database.reading() as connection:
         kept = authority_rows.current_server_certificate(connection)

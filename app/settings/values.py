@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from pydantic_core import PydanticCustomError
 
 from app.domain.durations import SECOND, parse_duration
-from app.domain.names import check_name, is_object_name
+from app.domain.names import check_name, is_host_name, is_object_name
 from app.domain.sites import HIGHEST_PORT, check_host
 from app.errors import Invalid
 
@@ -64,6 +64,25 @@ def _host(text: str) -> str:
     return text.removesuffix(".").lower()
 
 
+def _named_host(text: str) -> str:
+    """Read a host that our certificate has to name."""
+    host = _host(text)
+    if not _is_address(host) and not is_host_name(host):
+        raise _refused(
+            "expected a host that a certificate can name: without underscores, and the last part "
+            "of it not of digits alone"
+        )
+    return host
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def read_address(value: object) -> Address:
     """Read HOST:PORT or [IPv6]:PORT, port 0 to 65535; the host comes out in lower case."""
     found = re.fullmatch(r"(?:\[(.*:.*)\]|([^:\[\]]+)):([0-9]{1,5})", _text(value))
@@ -87,7 +106,7 @@ def read_base_url(value: object) -> str:
     found = re.fullmatch(r"(?:\[(.*:.*)\]|([^:\[\]]+))(?::0*([1-9][0-9]{0,4}))?", authority)
     if found is None or int(found[3] or 1) > HIGHEST_PORT:
         raise _refused()
-    host = _host(found[1] or found[2])
+    host = _named_host(found[1] or found[2])
     return f"https://{f'[{host}]' if ':' in host else host}" + (f":{found[3]}" if found[3] else "")
 
 
@@ -102,7 +121,7 @@ def read_hosts(value: object) -> tuple[str, ...]:
     if not isinstance(items, list | tuple):
         raise _refused()
     bare = (re.sub(r"^\[(.*:.*)\]$", r"\1", _text(item).strip()) for item in items)
-    return tuple(dict.fromkeys(_host(item) for item in bare))
+    return tuple(dict.fromkeys(_named_host(item) for item in bare))
 
 
 def read_networks(value: object) -> tuple[Network, ...]:
@@ -203,7 +222,7 @@ def read_optional_plain_name(value: object) -> str:
 def read_optional_host(value: object) -> str:
     """Read a host, an IPv6 address without brackets or in them; the empty text is none."""
     text = re.sub(r"^\[(.*:.*)\]$", r"\1", _text(value))
-    return _host(text) if text else ""
+    return _named_host(text) if text else ""
 
 
 def read_optional_domain(value: object) -> str:

@@ -30,6 +30,7 @@ from app.store import grants as grant_rows
 from app.store import sites as site_rows
 from app.store.schema import (
     access_grants,
+    answers,
     authorities,
     grants,
     redemptions,
@@ -45,6 +46,9 @@ NO_ISSUER: Final = "(none)"
 Nobody can give this name to another, and it has no certificate, so no fingerprint either.
 """
 _LONGEST_NAME: Final = 63  # of a grant
+_AT_ONCE: Final = 500  # ids in one question
+_SLACK_SECONDS: Final = 86_400
+_NAMES_SPARED: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,15 +164,19 @@ def give_key(connection: Connection, authority_id: int, sealed_key: bytes, origi
     connection.execute(
         update(authorities)
         .where(authorities.c.id == authority_id)
-        .values(sealed_key=sealed_key, origin=origin)
+        .values(sealed_key=sealed_key, origin=origin, due_at=None)
     )
 
 
-def forget_unused_keys(connection: Connection, but: frozenset[int]) -> Sequence[str]:
+def forget_unused_keys(connection: Connection, but: frozenset[int], now: int) -> Sequence[str]:
     """Delete the keys of Secrets that nothing leads to any more; tells whose they were.
 
-    Those of the authorities `but` stay, and all certificates: kept answers need them.
+    Those of the authorities `but` stay. So do all certificates for a while, which is noted: kept
+    answers need them. The newest answer is the last that goes, unless they were kept for longer
+    before; what is about to be answered is kept for a day at most, or there is a newer one.
     """
+    newest = select(answers.c.expires_at).order_by(answers.c.id.desc()).limit(1)
+    needed_until = max(now, connection.scalar(newest) or 0) + _SLACK_SECONDS
     used = or_(
         exists().where(sites.c.issuer_id == authorities.c.id),
         exists().where(grants.c.issuer_id == authorities.c.id, grants.c.revoked_at.is_(None)),
@@ -176,9 +184,10 @@ def forget_unused_keys(connection: Connection, but: frozenset[int]) -> Sequence[
     return list(
         connection.scalars(
             update(authorities)
-            .where(authorities.c.origin.is_not(None), func.length(authorities.c.sealed_key) > 0)
+            .where(authorities.c.origin.is_not(None), authorities.c.fingerprint != "")
+            .where(or_(func.length(authorities.c.sealed_key) > 0, authorities.c.due_at.is_(None)))
             .where(~used, authorities.c.id.not_in(but))
-            .values(sealed_key=b"")
+            .values(sealed_key=b"", due_at=needed_until)
             .returning(authorities.c.name)
         )
     )
@@ -244,6 +253,37 @@ def change(
     )
 
 
+def catch_up(connection: Connection, grant_id: str, spent: int) -> None:
+    """Count redemptions that nothing here tells of, up to `spent`; never fewer than before."""
+    before = connection.scalar(
+        select(grants.c.spent).where(grants.c.id == grant_id).with_for_update()
+    )
+    if before is None or before >= spent:
+        return
+    connection.execute(
+        update(grants)
+        .where(grants.c.id == grant_id)
+        .values(
+            spent=spent, allowed=case((grants.c.allowed < spent, spent), else_=grants.c.allowed)
+        )
+    )
+    connection.execute(
+        update(access_grants)
+        .where(access_grants.c.grant_id == grant_id)
+        .values(spent_before=access_grants.c.spent_before + spent - before)
+    )
+
+
+def lacks(connection: Connection, grant_ids: Sequence[str]) -> bool:
+    """Tell whether there is no row of some AccessGrant of these."""
+    for one in range(0, len(grant_ids), _AT_ONCE):
+        some = grant_ids[one : one + _AT_ONCE]
+        query = select(func.count()).where(access_grants.c.grant_id.in_(some))
+        if connection.execute(query).scalar_one() < len(some):
+            return True
+    return False
+
+
 def by_id(connection: Connection, grant_id: str) -> AccessGrantRow | None:
     """What is kept of the AccessGrant of this UID."""
     row = connection.execute(_BY_ID, {"of_grant": grant_id}).first()
@@ -278,41 +318,38 @@ def resources(connection: Connection) -> Mapping[str, tuple[str, str]]:
     return {row[0]: (row[1], row[2]) for row in connection.execute(select(*columns))}
 
 
-def marks(connection: Connection, now: int) -> Mapping[str, Mark]:
+def marks(
+    connection: Connection, now: int, names: dict[str, tuple[str, str] | None]
+) -> Mapping[str, Mark]:
     """What may have changed, of all grants of resources that are not long over, by their ids.
 
     `now` are UTC seconds; a grant that ended more than an hour ago is looked at no more, since
     nothing happens to it but its end, and that is known beforehand. One whose resource is gone is
-    nobody's to look at.
+    nobody's to look at. `names` is what is known of namespaces and names, which never change, None
+    of a grant without a resource: they are asked for once, since to join them takes most of the
+    time, and so it is with what few grants have.
     """
-    suspected = (
-        select(func.count())
-        .where(suspicions.c.grant_id == grants.c.id)
-        .scalar_subquery()
-        .label("suspicions")
-    )
-    wrong = func.coalesce(wrong_codes.c.count, 0)
-    rows = connection.execute(
-        select(
-            grants.c.id,
-            access_grants.c.namespace,
-            access_grants.c.name,
-            grants.c.spent,
-            grants.c.revoked_at,
-            suspected,
-            wrong,
-        )
-        .join(access_grants, access_grants.c.grant_id == grants.c.id)
-        .outerjoin(wrong_codes, wrong_codes.c.grant_id == grants.c.id)
-        .where(
-            _has_resource(),
-            grants.c.expires_at > now - 3600,
-            or_(grants.c.revoked_at.is_(None), grants.c.revoked_at > now - 3600),
-        )
-    )
-    return {
-        row[0]: Mark(row[1], row[2], row[3], row[4] is not None, row[5], row[6]) for row in rows
-    }
+    found = connection.execute(_COUNTED, {"lately": now - 3600}).all()
+    if len(names) > _NAMES_SPARED + 2 * len(found):
+        names.clear()  # most of them are of grants that are long over
+    unknown = [row[0] for row in found if row[0] not in names]
+    for one in range(0, len(unknown), _AT_ONCE):
+        some = unknown[one : one + _AT_ONCE]
+        names.update(dict.fromkeys(some))
+        query = select(access_grants.c.grant_id, access_grants.c.namespace, access_grants.c.name)
+        for row in connection.execute(
+            query.where(access_grants.c.grant_id.in_(some), _has_resource())
+        ):
+            names[row[0]] = (row[1], row[2])
+    suspected: dict[str, int] = {row[0]: row[1] for row in connection.execute(_SUSPECTED)}
+    wrong: dict[str, int] = {row[0]: row[1] for row in connection.execute(_WRONG)}
+    made = {}
+    for grant_id, spent, revoked_at in found:
+        known = names[grant_id]
+        if known is not None:
+            few = suspected.get(grant_id, 0), wrong.get(grant_id, 0)
+            made[grant_id] = Mark(*known, spent, revoked_at is not None, *few)
+    return made
 
 
 def live_names(connection: Connection) -> Sequence[tuple[str, str]]:
@@ -350,6 +387,12 @@ _STANDING: Final = (
     )
     .order_by(access_grants.c.grant_id)
 )
+_COUNTED: Final = select(grants.c.id, grants.c.spent, grants.c.revoked_at).where(
+    grants.c.expires_at > bindparam("lately"),
+    or_(grants.c.revoked_at.is_(None), grants.c.revoked_at > bindparam("lately")),
+)
+_SUSPECTED: Final = select(suspicions.c.grant_id, func.count()).group_by(suspicions.c.grant_id)
+_WRONG: Final = select(wrong_codes.c.grant_id, wrong_codes.c.count)
 _REDEEMED_AFTER: Final = (
     select(redemptions.c.ordinal, redemptions.c.name, redemptions.c.subject, redemptions.c.peer)
     .where(

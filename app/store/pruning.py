@@ -27,7 +27,17 @@ from sqlalchemy import (
     tuple_,
 )
 
-from app.store.schema import access_grants, answers, audit, grants, redemptions, suspicions
+from app.store.schema import (
+    access_grants,
+    answers,
+    audit,
+    authorities,
+    grants,
+    redemptions,
+    server_certificates,
+    sites,
+    suspicions,
+)
 
 
 class Aging(NamedTuple):
@@ -187,6 +197,33 @@ def forget_grants(
             done = connection.execute(delete(grants).where(grants.c.id.in_(held))).rowcount
             return Forgotten(grants=done, redemptions=gone, complete=True)
     return Forgotten(grants=0, redemptions=gone, complete=False)
+
+
+def forget_authorities(connection: Connection, *, now: int, limit: int, dry: bool) -> int:
+    """Delete authorities of issuer Secrets that are needed no more; tells how many.
+
+    Their keys were deleted a while ago. The newest one stays: on SQLite its number would be given
+    to another, and what processes keep in memory is kept under it. When `dry`, they are counted.
+    """
+    generation = authorities.alias("generation")
+    over = (
+        select(authorities.c.id)
+        .where(authorities.c.origin.is_not(None), authorities.c.fingerprint != "")
+        .where(func.length(authorities.c.sealed_key) == 0, authorities.c.due_at <= now)
+        .where(authorities.c.id < select(func.max(generation.c.id)).scalar_subquery())
+        .where(
+            ~exists().where(sites.c.issuer_id == authorities.c.id),
+            ~exists().where(grants.c.issuer_id == authorities.c.id),
+            ~exists().where(server_certificates.c.authority_id == authorities.c.id),
+            ~exists().where(generation.c.family == authorities.c.id),
+        )
+        .order_by(authorities.c.id)
+        .limit(limit)
+    )
+    if dry:
+        return len(connection.execute(over).all())
+    gone = list(connection.scalars(over.with_for_update(skip_locked=True)))
+    return connection.execute(delete(authorities).where(authorities.c.id.in_(gone))).rowcount
 
 
 def count_redemptions(connection: Connection, grant_ids: Sequence[str]) -> int:

@@ -17,6 +17,7 @@ from app.crypto.issuers import (
     cross_sign,
     load_issuer,
     signs_leaves_only,
+    without_text,
 )
 from app.crypto.keys import PrivateKey, to_pem, to_traditional_pem
 from app.errors import Broken, Invalid
@@ -45,6 +46,20 @@ def refusal(certificate_pem: bytes, key: PrivateKey, *, field: str = "certificat
         load_issuer(certificate_pem, to_pem(key))
     assert caught.value.field == field
     return str(caught.value)
+
+
+def test_what_is_around_certificates_is_left_out(keys: dict[str, PrivateKey]) -> None:
+    first, second = (odd_certificate(keys[name]).pem for name in KEY_NAMES[:2])
+    assert without_text(first + second) == first + second
+    for written in (
+        b"subject=a\n" + first + b"\n\n# then\n" + second + b"  the end",
+        first + second.replace(b"\n", b"\r\n"),
+        first + second.rstrip(),
+    ):
+        assert without_text(written) == first + second
+    for wrong in (b"", b"garbage", first[:-40]):
+        with pytest.raises(Invalid):
+            without_text(wrong)
 
 
 @pytest.mark.parametrize("name", KEY_NAMES)

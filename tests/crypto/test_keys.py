@@ -185,6 +185,22 @@ def test_an_rsa_key_whose_primes_take_long_to_check_is_refused_before_they_are(
     assert told in refusal(rsa_of(p, q))
 
 
+def test_fewer_bits_may_be_asked_for(keys: dict[str, PrivateKey]) -> None:
+    long = rsa_of(2**2203 - 1, 2**2281 - 1)
+    with pytest.raises(Invalid, match="RSA keys of at most 4096 bits"):
+        load_private_key(long, rsa_max_bits=4096)
+    for key in keys.values():
+        load_private_key(to_pem(key), rsa_max_bits=4096)
+
+
+def test_a_key_that_was_checked_before_is_not_checked_again() -> None:
+    """It is no key at all: its second prime is none."""
+    wrong = rsa_of(2**1279 - 1, 2**1277 - 1)
+    with pytest.raises(Invalid):
+        load_private_key(wrong)
+    load_private_key(wrong, checked=True)
+
+
 def test_a_diffie_hellman_key_too_long_for_openssl_is_refused() -> None:
     prime = (1 << 12_000) - 159
     kind = _tlv(

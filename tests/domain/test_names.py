@@ -4,7 +4,13 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from app.domain.names import check_claimed_name, check_name, common_name, is_object_name
+from app.domain.names import (
+    check_claimed_name,
+    check_name,
+    common_name,
+    is_host_name,
+    is_object_name,
+)
 from app.errors import Invalid, Reason, Refused
 
 LABEL = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
@@ -29,6 +35,16 @@ def test_nothing_else_is_an_object_name(name: str) -> None:
     with pytest.raises(Refused) as refused:
         check_claimed_name(name)
     assert refused.value.reason is Reason.NAME
+
+
+@pytest.mark.parametrize("name", ["a", "a.b", "1.a", "a-b.c1", "xn--a", "a" * 63])
+def test_a_certificate_can_name_a_host(name: str) -> None:
+    assert is_host_name(name)
+
+
+@pytest.mark.parametrize("name", [*BAD_NAMES, "a_b.c", "a.1", "1", "1.2.3.4", "a" * 64, "*.a.b"])
+def test_a_certificate_can_name_nothing_else(name: str) -> None:
+    assert not is_host_name(name)
 
 
 @pytest.mark.parametrize("name", GOOD_LABELS)

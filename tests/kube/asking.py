@@ -90,10 +90,17 @@ class Asking:
         parsed = json.loads(text) if is_json else text.decode()
         return Answer(code=response.status, body=parsed, headers=found)
 
-    def watch(self, path: str, patience: float = PATIENCE, **query: object) -> "Watching":
+    def watch(
+        self,
+        path: str,
+        patience: float = PATIENCE,
+        accept: str = "application/json",
+        **query: object,
+    ) -> "Watching":
         """Begin to watch; it is open when this returns."""
         connection = self._connect(patience)
-        self._send(connection, "GET", path, None, {"watch": "1"} | query, {})
+        headers = {"Accept": accept}
+        self._send(connection, "GET", path, None, {"watch": "1"} | query, headers)
         return Watching(connection)
 
     def _patch(self, content: str, path: str, body: object, query: Mapping[str, object]) -> Answer:

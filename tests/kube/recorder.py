@@ -10,7 +10,10 @@ WRITES: Final = frozenset({"create", "update", "patch", "delete", "deletecollect
 
 @dataclass(slots=True, kw_only=True)
 class Request:
-    """One request, in RBAC's words; `code` is 0 until it is answered, or for ever."""
+    """One request, in RBAC's words; `code` is 0 until it is answered, or for ever.
+
+    `accept` is the header, which only ours tells.
+    """
 
     verb: str
     group: str = ""
@@ -20,6 +23,7 @@ class Request:
     name: str = ""
     user: str = ""
     path: str = ""
+    accept: str = ""
     code: int = 0
 
     @property

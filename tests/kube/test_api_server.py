@@ -6,6 +6,7 @@ import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -127,7 +128,7 @@ def test_watches_are_dropped(kube: FakeKube, asking: Asking) -> None:
 
 def test_watches_go_silent_and_stay_open(kube: FakeKube, asking: Asking) -> None:
     kube.bookmark_seconds = 0.05
-    query = {"resourceVersion": kube.store.version, "allowWatchBookmarks": "true"}
+    query: dict[str, Any] = {"resourceVersion": kube.store.version, "allowWatchBookmarks": "true"}
     with asking.watch(GRANTS, patience=0.5, **query) as events:
         assert next(events)[0] == "BOOKMARK"
         assert kube.silence_watches() == 1

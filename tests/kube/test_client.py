@@ -8,6 +8,7 @@ import pytest
 
 from app.errors import Conflict, GrantServerError, Invalid, Missing, Unavailable
 from app.kube.client import Kube
+from app.kube.connection import Connection
 from app.kube.resources import ACCESS_GRANTS, LEASES, SECRETS, Object, Resource
 from app.kube.stream import Event, Seen
 from tests.kube import api_server
@@ -467,7 +468,7 @@ def test_it_is_waited_as_long_as_the_server_says(
     assert do_fake(work) >= 1.0
 
 
-@pytest.mark.parametrize(("retry_after", "requests"), [(60, 1), (0, 6)])
+@pytest.mark.parametrize(("retry_after", "requests"), [(60, 1), (4, 1), (0, 6)])
 def test_it_is_not_waited_for_ever(
     fake_kube: FakeKube, do_fake: Callable[..., Any], retry_after: int, requests: int
 ) -> None:
@@ -511,11 +512,151 @@ def test_an_answer_that_is_not_json_is_unavailable(body: bytes | str) -> None:
     run(main())
 
 
+ODD = [
+    '{"status": "ok"}',
+    '{"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}',
+    '{"kind": "ConfigMap", "metadata": null}',
+    '{"kind": "ConfigMap", "metadata": {"name": 7}}',
+    '{"kind": "Secret", "metadata": {"name": "one"}}',
+]
+
+
+@pytest.mark.parametrize("body", [*ODD, '{"kind": "ConfigMap", "metadata": {"name": "two"}}'])
+@pytest.mark.parametrize("verb", ["get", "replace", "patch", "apply"])
+def test_an_answer_that_is_not_the_object_is_unavailable(verb: str, body: str) -> None:
+    asks: dict[str, Ask] = {
+        "get": lambda kube: kube.get(CONFIG_MAPS, "one", "default"),
+        "replace": lambda kube: kube.replace(CONFIG_MAPS, config_map("one"), "default"),
+        "patch": lambda kube: kube.patch(CONFIG_MAPS, "one", "default", {}),
+        "apply": lambda kube: kube.apply(CONFIG_MAPS, config_map("one"), "default", manager="us"),
+    }
+
+    async def main() -> None:
+        async with Scripted(answer("200 OK", body)) as server, server.client() as kube:
+            with pytest.raises(Unavailable, match=r"configmaps.* answers something else"):
+                await asks[verb](kube)
+
+    run(main())
+
+
+@pytest.mark.parametrize("body", ODD)
+def test_what_was_not_made_does_not_pass_for_made(body: str) -> None:
+    async def main() -> None:
+        async with Scripted(answer("201 Created", body)) as server, server.client() as kube:
+            with pytest.raises(Unavailable, match=r"create configmaps.* answers something else"):
+                await kube.create(CONFIG_MAPS, {"metadata": {"generateName": "o"}}, "default")
+
+    run(main())
+
+
+@pytest.mark.parametrize("body", ['{"status": "ok"}', '{"kind": "Secret"}'])
+def test_what_was_not_deleted_does_not_pass_for_deleted(body: str) -> None:
+    async def main() -> None:
+        async with Scripted(answer("200 OK", body)) as server, server.client() as kube:
+            with pytest.raises(Unavailable, match=r"delete configmaps.* answers something else"):
+                await kube.delete(CONFIG_MAPS, "one", "default")
+
+    run(main())
+
+
+@pytest.mark.parametrize("version", ["", "v1"])
+def test_what_says_nothing_of_an_api_is_not_taken_for_its_absence(version: str) -> None:
+    async def main() -> None:
+        odd = answer("200 OK", '{"status": "ok"}')
+        async with Scripted(odd) as server, server.client() as kube:
+            with pytest.raises(Unavailable, match=r"get /apis/.* answers something else"):
+                await kube.served("route.openshift.io", version)
+
+    run(main())
+
+
+def test_who_may_not_write_any_more_reads_and_does_not_write(
+    fake_kube: FakeKube, tmp_path: Path
+) -> None:
+    fake_kube.create(config_map("one"))
+    may = [True]
+
+    async def main() -> None:
+        async with connected(fake_kube, tmp_path) as open_kube:
+            kube = open_kube.writing_while(lambda: may[0])
+            await kube.patch(CONFIG_MAPS, "one", "default", {"data": {"a": "1"}})
+            may[0] = False
+            fake_kube.requests.clear()
+            for ask in (
+                kube.create(CONFIG_MAPS, config_map("two"), "default"),
+                kube.replace(CONFIG_MAPS, config_map("one"), "default"),
+                kube.patch(CONFIG_MAPS, "one", "default", {"data": {"a": "2"}}),
+                kube.apply(CONFIG_MAPS, config_map("one"), "default", manager="us"),
+                kube.delete(CONFIG_MAPS, "one", "default"),
+            ):
+                with pytest.raises(Unavailable, match="it is not up to us any more"):
+                    await ask
+            assert data(await kube.get(CONFIG_MAPS, "one", "default")) == {"a": "1"}
+
+    run(main())
+    assert fake_kube.requests.writes() == []
+
+
+def test_a_write_that_was_turned_away_is_not_made_when_it_is_not_up_to_us_any_more(
+    fake_kube: FakeKube, tmp_path: Path
+) -> None:
+    fake_kube.faults.throttle(retry_after=0, times=1)
+
+    async def main() -> None:
+        async with connected(fake_kube, tmp_path) as kube:
+            with pytest.raises(Unavailable, match="it is not up to us any more"):
+                await kube.writing_while(lambda: not fake_kube.requests).create(
+                    CONFIG_MAPS, config_map("one"), "default"
+                )
+
+    run(main())
+    assert len(fake_kube.requests) == 1
+
+
+def test_a_question_takes_ten_seconds_at_the_most_by_default() -> None:
+    async def main() -> None:
+        async with Scripted([None]) as server:
+            kube = Kube(await Connection.open(server.source()))
+            loop = asyncio.get_running_loop()
+            asking = asyncio.ensure_future(kube.get(CONFIG_MAPS, "one", "default"))
+            await until(lambda: server.asked)
+            handles: Any = loop
+            # Nobody waits for so long: what the loop has planned is looked at.
+            assert 0 < min(one.when() for one in handles._scheduled) - loop.time() <= 10.0
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+            await kube.close()
+
+    run(main())
+
+
 def test_a_list_without_items_is_empty() -> None:
     async def main() -> None:
         nothing = '{"items": null, "metadata": {"resourceVersion": "7"}}'
         async with Scripted(answer("200 OK", nothing)) as server, server.client() as kube:
             assert (await kube.list(CONFIG_MAPS)).items == []
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{}",
+        '{"status": "ok"}',
+        '{"items": []}',
+        '{"items": [], "metadata": []}',
+        '{"items": [], "metadata": {"resourceVersion": ""}}',
+        '{"items": [], "metadata": {"resourceVersion": 7}}',
+        '{"items": {}, "metadata": {"resourceVersion": "7"}}',
+        '{"metadata": {"resourceVersion": "7"}}',
+    ],
+)
+def test_what_is_no_list_does_not_pass_for_an_empty_one(body: str) -> None:
+    async def main() -> None:
+        async with Scripted(answer("200 OK", body)) as server, server.client() as kube:
+            with pytest.raises(Unavailable):
+                await kube.list(CONFIG_MAPS)
 
     run(main())
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from app.kube.questions import METADATA, METADATA_LIST
 from tests.kube.api_server import FakeKube, Kube, Object
 from tests.kube.asking import Asking, Event
 from tests.kube.objects import a_deployment
@@ -353,6 +354,45 @@ class TestReading:
         ]
         assert [row["cells"] for row in shown["rows"]] == [["grant-west", 1, 0, NOW, "Ready", "OK"]]
         assert shown["rows"][0]["object"]["metadata"]["name"] == "grant-west"
+
+    def test_objects_come_without_their_content_if_it_is_not_wanted(
+        self, asking: Asking, west: str
+    ) -> None:
+        helm = a_secret("sh.helm.release", type="helm.sh/release.v1")
+        for secret in (a_secret("one", stringData={"key": "s3cret"}), a_secret("two"), helm):
+            asking.post(core("secrets", west), secret)
+        selected = {"limit": 1, "fieldSelector": "type!=helm.sh/release.v1"}
+        found = asking.get(core("secrets", west), accept=METADATA_LIST, **selected).body
+        more = found["metadata"]["continue"]
+        rest = asking.get(
+            core("secrets", west), accept=METADATA_LIST, **selected, **{"continue": more}
+        ).body
+        assert (found["kind"], found["apiVersion"]) == (
+            "PartialObjectMetadataList",
+            "meta.k8s.io/v1",
+        )
+        whole = [asking.get(core("secrets", west, name)).body for name in ("one", "two")]
+        assert [one["metadata"] for one in [*found["items"], *rest["items"]]] == [
+            one["metadata"] for one in whole
+        ]
+        assert found["items"][0].keys() <= {"kind", "apiVersion", "metadata"}
+        version = found["metadata"]["resourceVersion"]
+        with asking.watch(
+            core("secrets", west), accept=METADATA, resourceVersion=version
+        ) as watching:
+            changed = asking.merge(core("secrets", west, "one"), {"data": {"key": "eA=="}}).body
+            asking.delete(core("secrets", west, "one"))
+            first, second = watching.take(2)
+        assert first == (
+            "MODIFIED",
+            {
+                "kind": "PartialObjectMetadata",
+                "apiVersion": "meta.k8s.io/v1",
+                "metadata": changed["metadata"],
+            },
+        )
+        assert second[0] == "DELETED"
+        assert second[1].keys() == {"kind", "apiVersion", "metadata"}
 
     def test_what_is_served_can_be_discovered(self, asking: Asking) -> None:
         assert asking.get("/version").body["gitVersion"].startswith("v1.")

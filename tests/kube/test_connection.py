@@ -1,6 +1,8 @@
 import asyncio
 import re
 import ssl
+import subprocess
+import sys
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -388,3 +390,18 @@ def test_one_module_owns_the_import_of_the_library() -> None:
     importing = re.compile(r"^(?:from|import) kubernetes\b", re.MULTILINE)
     files = Path(app.kube.__file__).parent.glob("*.py")
     assert [one.name for one in files if importing.search(one.read_text())] == ["connection.py"]
+
+
+def test_a_uid_without_a_name_and_a_home_is_no_obstacle() -> None:
+    """As OpenShift runs pods."""
+    program = (
+        "import pwd\n"
+        "def getpwuid(uid):\n"
+        "    raise KeyError(uid)\n"
+        "pwd.getpwuid = getpwuid\n"
+        "import app.kube.connection\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

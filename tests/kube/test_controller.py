@@ -4,18 +4,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 
+from app import ambient
 from app.errors import Reason, Refused, Unavailable
 from app.kube.controller import Work
 from app.kube.elector import Terms
 from app.services import authorities, grants
 from app.services.cluster import Cluster
-from app.store.access_grants import Mark
+from app.store import schema
+from app.store.access_grants import Mark, marks
 from tests.builders import Stand
 from tests.kube.api_server import FakeKube, Kube, Object
 from tests.kube.objects import ENDPOINTS, GRANT, ISSUER, NAMESPACE, a_ca, a_secret
 from tests.kube.recorder import Request
 from tests.kube.stage import LEASE, REACH, RULES, USER, Stage, conditions, staged
+from tests.services.clusters import lose, restore, rows_of
 
 QUICK = Terms(lease_seconds=1, renew_seconds=0.6, retry_seconds=0.1, call_seconds=0.3)
 PATIENT = Terms(lease_seconds=60, renew_seconds=40.0, retry_seconds=30.0, call_seconds=5.0)
@@ -101,6 +105,20 @@ def test_a_namespace_that_cannot_be_watched_holds_up_no_other(
 
 
 # What it writes, and what it asks for.
+
+
+def test_secrets_of_others_come_without_their_content(
+    fake_kube: FakeKube, fake_stage: Stage
+) -> None:
+    """They may be large, and many, and are nobody's business here."""
+    stage = fake_stage
+    with stage.replica():
+        stage.grant()
+        stage.ready()
+    for verb in ("list", "watch"):
+        asked = fake_kube.requests.of(verb=verb, resource="secrets")
+        assert asked
+        assert all("as=PartialObjectMetadata" in one.accept for one in asked)
 
 
 def test_when_nothing_changes_nothing_is_written(fake_kube: FakeKube, fake_stage: Stage) -> None:
@@ -534,6 +552,98 @@ def test_work_is_named_in_the_log() -> None:
     assert [str(one) for one in works] == ["grant a/b", "namespace a", "keys"]
 
 
+# The database is lost, or set back, while it leads.
+
+
+def test_a_database_that_is_lost_while_it_leads_is_rebuilt_at_once(stage: Stage) -> None:
+    stage.furnish("south")
+    with stage.replica():
+        stage.grant("live", redemptionsAllowed=3)
+        stage.grant("used")
+        stage.grant("spoilt", redemptionsAllowed=3)
+        before = {name: stage.ready(name) for name in ("live", "used", "spoilt")}
+        south = stage.grant(namespace="south") and stage.ready(namespace="south")
+        for grant in before.values():
+            stage.redeem(grant, subject="first")
+        for name in before:
+            stage.found(lambda status: status["redemptions"] == 1, name)
+        stage.spec("spoilt", expirationWindow="1d")
+        stage.found(lambda status: status["message"].startswith("Invalid"), "spoilt")
+        lose(stage.stand)
+        assert stage.kube.until(lambda: len(grants.every(stage.stand.database)) == 3)
+        assert stage.redeem(before["live"], subject="second").ordinal == 2
+        assert refused(stage, before["used"], subject="second") is Reason.USED_UP
+        assert stage.redeem(south).ordinal == 1
+        stage.spec("spoilt", expirationWindow="15m")
+        stage.ready("spoilt")
+        assert stage.redeem(before["spoilt"], subject="second").ordinal == 2
+        counted = {"live": 2, "used": 1, "spoilt": 2}
+        assert stage.kube.until(lambda: counts(stage, counted))
+
+
+def test_a_database_without_grants_may_be_lost_too(stage: Stage) -> None:
+    with stage.replica():
+        stage.grant("first")
+        stage.ready("first")
+        stage.kube.delete("AccessGrant", "first", NAMESPACE)
+        assert stage.kube.until(lambda: not marks_of(stage))
+        lose(stage.stand)
+        stage.grant()
+        assert stage.redeem(stage.ready()).ordinal == 1
+
+
+def test_an_issuer_that_the_database_has_lost_is_brought_in_again(stage: Stage) -> None:
+    stage.kube.create(a_secret("own-ca", ca=a_ca("own")))
+    with stage.replica():
+        stage.grant("first", issuer="own-ca")
+        stage.ready("first")
+        stage.kube.delete("AccessGrant", "first", NAMESPACE)
+        assert stage.kube.until(lambda: not marks_of(stage))
+        with stage.stand.database.writing() as connection:
+            own = schema.authorities.c.origin == f"{NAMESPACE}/own-ca"
+            connection.execute(delete(schema.grants))
+            assert connection.execute(delete(schema.authorities).where(own)).rowcount == 1
+        stage.grant(issuer="own-ca")
+        assert stage.redeem(stage.ready()).ordinal == 1
+
+
+def marks_of(stage: Stage) -> list[str]:
+    with stage.stand.database.reading() as connection:
+        return list(marks(connection, stage.stand.clock.now, {}))
+
+
+def test_a_database_that_is_set_back_while_it_leads_gives_nothing_back(stage: Stage) -> None:
+    with stage.replica():
+        stage.grant("old", redemptionsAllowed=3)
+        stage.grant("revoked")
+        stage.grant("deleted")
+        before = {name: stage.ready(name) for name in ("old", "revoked", "deleted")}
+        backup = rows_of(stage.stand.database)
+        stage.grant("young", redemptionsAllowed=3)
+        before["young"] = stage.ready("young")
+        for name in ("old", "young"):
+            stage.redeem(before[name], subject="first")
+        now = stage.stand.clock.now
+        grants.revoke(stage.stand.database, "revoked", site=NAMESPACE, actor="cli", now=now)
+        stage.found(lambda status: status["status"] == "Error", "revoked")
+        stage.kube.delete("AccessGrant", "deleted", NAMESPACE)
+        assert stage.kube.until(lambda: counts(stage, {"old": 1, "young": 1}))
+        assert stage.kube.until(lambda: revoked(stage, before["deleted"]))
+        restore(stage.stand, backup)
+        assert stage.kube.until(lambda: len(grants.every(stage.stand.database)) == 4)
+        for name in ("revoked", "deleted"):
+            assert stage.kube.until(lambda name=name: revoked(stage, before[name]))  # type: ignore[misc]
+        for name in ("old", "young"):
+            assert stage.kube.until(lambda name=name: spent(stage, before[name]) == 1)  # type: ignore[misc]
+            assert stage.redeem(before[name], subject="second").ordinal == 2
+        assert stage.kube.until(lambda: counts(stage, {"old": 2, "young": 2}))
+
+
+def spent(stage: Stage, grant: Object) -> int:
+    """What the database has counted of a grant."""
+    return grants.show(stage.stand.database, grant["metadata"]["uid"])[0].spent
+
+
 # How the server is reached.
 
 
@@ -562,3 +672,24 @@ def test_every_grant_follows_when_the_server_is_reached_in_another_way(stage: St
         told["reach"] = None
         gone = stage.found(lambda status: status["status"] == "Pending", "one")["status"]
         assert gone["url"].startswith(url)  # whoever has it may use it
+
+
+# When it was away.
+
+
+def test_a_leader_that_was_stopped_for_a_while_writes_nothing_when_it_goes_on(
+    fake_kube: FakeKube, fake_stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its clock has gone on, and it was not told yet that the Lease may be somebody else's."""
+    caplog.set_level("DEBUG")
+    away = [0.0]
+    replica = fake_stage.replica(terms=PATIENT, monotonic=lambda: ambient.monotonic() + away[0])
+    with replica:
+        fake_stage.grant()
+        fake_stage.ready()
+        assert fake_kube.until(lambda: len(fake_stage.events("Ready")) == 1)
+        fake_kube.requests.clear()
+        away[0] = 50.0
+        fake_stage.grant("late")
+        assert fake_kube.until(lambda: "it is not up to us any more" in caplog.text)
+    assert fake_kube.requests.writes(user=USER) == []

@@ -10,7 +10,8 @@ import pytest
 
 from app import ambient
 from app.errors import Misconfigured
-from app.kube.elector import Elector, Terms
+from app.kube.client import Kube
+from app.kube.elector import JITTER, Elector, Terms
 from app.kube.resources import Key, Object
 from tests.kube import api_server
 from tests.kube.api_server import FakeKube, Fault
@@ -399,6 +400,7 @@ FAULTS: dict[str, Callable[[FakeKube], object]] = {
     "429": lambda kube: kube.faults.throttle(retry_after=0, times=7),
     "conflict": lambda kube: kube.faults.fail(409, times=1, verb="update", reason="Conflict"),
     "conflicts": lambda kube: kube.faults.fail(409, times=2, verb="update", reason="Conflict"),
+    "odd": lambda kube: kube.faults.fail(200, times=3),
     "slow": lambda kube: kube.faults.slow(0.1, times=3),
     "frozen": lambda kube: kube.faults.freeze(times=1),
     "401": lambda kube: kube.faults.fail(401, times=1),
@@ -596,3 +598,88 @@ def test_who_waits_may_be_stopped(server: api_server.Kube, tmp_path: Path) -> No
 def test_terms_that_could_make_two_leaders_are_refused(terms: dict[str, Any]) -> None:
     with pytest.raises(Misconfigured, match="a lease needs"):
         Terms(**terms)
+
+
+def test_a_fault_of_ours_ends_the_work_and_not_the_standing_for_the_lease(
+    fake_kube: FakeKube, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    office = Office()
+    long = Terms(lease_seconds=3600, renew_seconds=1800, retry_seconds=0.05, call_seconds=5)
+    bad: list[str] = ["replace", "get"]
+
+    class Faulty(Kube):
+        async def get(self, *args: Any) -> Object:
+            if bad == ["get"]:
+                assert office.holders == []
+                bad.pop()
+                raise KeyError("metadata")
+            return await super().get(*args)
+
+        async def replace(self, *args: Any) -> Object:
+            if bad and office.holders:
+                bad.remove("replace")
+                raise KeyError("spec")
+            return await super().replace(*args)
+
+    async def main() -> None:
+        async with connected(fake_kube, tmp_path) as kube:
+            elector = Elector(
+                *(Faulty(kube._connection), LEASE, "left"),
+                terms=long,
+                clock=ambient.utc_instant,
+                monotonic=ambient.monotonic,
+                random_bytes=no_chance,
+                log=LOG,
+            )
+            async with running(elector.run(office.work("left"))) as task:
+                await until(lambda: len(office.history) == 2 and office.holders)
+                assert elector.leading
+                assert not task.done()
+
+    run(main())
+    assert bad == []
+    assert not office.crowded
+    assert caplog.text.count("the election has failed") == 2
+
+
+def test_the_time_to_work_counts_from_before_the_request(
+    fake_kube: FakeKube, tmp_path: Path
+) -> None:
+    """Others may have seen the Lease as soon as it was sent, whenever the answer comes."""
+    office = Office()
+    now = [1000.0]
+    terms = Terms(lease_seconds=20, renew_seconds=10, retry_seconds=5.0, call_seconds=5)
+
+    async def main() -> None:
+        slow = fake_kube.faults.freeze(times=1, after=True, verb="create")
+        async with connected(fake_kube, tmp_path) as kube:
+            elector = Elector(
+                *(kube, LEASE, "left"),
+                terms=terms,
+                clock=ambient.utc_instant,
+                monotonic=lambda: now[0],
+                random_bytes=no_chance,
+                log=LOG,
+            )
+            async with running(elector.run(office.work("left"))):
+                await asyncio.to_thread(slow.wait)
+                now[0] += 4.0
+                slow.release()
+                await until(office.is_held_by("left"))
+                assert elector.leading
+                now[0] = 1000.0 + terms.renew_seconds
+                assert not elector.leading
+
+    run(main())
+
+
+def test_who_was_killed_is_followed_within_fifteen_seconds_by_default() -> None:
+    terms = Terms()
+    pause = terms.retry_seconds * (1 + JITTER)
+    # The last renewal is seen at the next look, the end of the lease at another, and the Lease is
+    # taken by an API server that may be slow.
+    assert terms.lease_seconds + 2 * pause + terms.call_seconds < 15
+    # And a leader gets over more than one renewal that is lost.
+    assert terms.renew_seconds >= 2 * (pause + terms.call_seconds)
+    # Work has the time to end.
+    assert terms.lease_seconds - terms.renew_seconds >= 2

@@ -729,6 +729,30 @@ def test_beside_a_controller_that_writes_another_message_nobody_writes_for_ever(
         assert writes("skupper") - theirs <= 6
 
 
+def test_while_a_watch_is_half_open_every_redemption_is_told_in_time(
+    fake_kube: FakeKube, fake_stage: Stage
+) -> None:
+    stage = fake_stage
+
+    def codes() -> list[int]:
+        asked = fake_kube.requests.writes(subresource="status", name=GRANT)
+        return [one.code for one in asked]
+
+    stage.grant(redemptionsAllowed=5)
+    grant = stage.ready()
+    stage.settle()
+    fake_kube.requests.clear()
+    assert fake_kube.silence_watches() == 3
+    for count in (1, 2, 3):
+        stage.redeem(grant, subject=f"site-{count}")
+        stage.found(lambda status, count=count: status["redemptions"] == count)  # type: ignore[misc]
+    assert fake_kube.until(lambda: codes() == [200, 200, 200])
+    # What the watch tells late is nothing new.
+    fake_kube.drop_watches()
+    stage.settle()
+    assert codes() == [200, 200, 200]
+
+
 def test_times_of_transition_move_only_with_the_condition(stage: Stage) -> None:
     stage.grant(redemptionsAllowed=9)
     grant = stage.ready()
@@ -799,6 +823,49 @@ def test_a_lost_database_is_rebuilt_from_the_resources(
                 3,
             ]
             assert refusal(new, live, subject="fourth") is Reason.USED_UP
+        new.stand.database.close()
+
+
+@pytest.mark.parametrize("spoilt", ["spec", "namespace"])
+def test_a_lost_database_is_rebuilt_when_what_kept_it_from_that_is_mended(
+    kube: Kube, stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoilt: str
+) -> None:
+    monkeypatch.setattr("app.kube.namespaces._AGAIN_SECONDS", 0.05)
+    with staged(kube, stand, tmp_path) as stage:
+        with stage.replica():
+            stage.grant("live", redemptionsAllowed=3)
+            stage.grant("revoked", redemptionsAllowed=3)
+            before = {name: stage.ready(name) for name in ("live", "revoked")}
+            stage.redeem(before["live"], subject="first")
+            grants.revoke(stand.database, "revoked", site=NAMESPACE, actor="cli", now=NOW + 1)
+            stage.found(lambda status: status["redemptions"] == 1, "live")
+            stage.found(lambda status: status["status"] == "Error", "revoked")
+        statuses = {name: kube.get("AccessGrant", name, NAMESPACE)["status"] for name in before}
+        new = lost(stage, tmp_path / "new")
+        if spoilt == "spec":
+            for name in before:
+                stage.spec(name, expirationWindow="1d")
+        else:
+            new.stand.set_site(NAMESPACE)
+        with new.replica():
+            new.found(lambda status: status["status"] == "Error", "live")
+            told = new.found(lambda now: conditions(now)["Processed"][0] == "False", "revoked")
+            assert told["status"]["message"] == f"Revoked at {rfc3339(NOW + 1)}"
+            for name, status in statuses.items():
+                now = kube.get("AccessGrant", name, NAMESPACE)["status"]
+                for field in ("redemptions", "code", "expirationTime"):
+                    assert now[field] == status[field]
+            assert grants.every(new.stand.database) == []
+            if spoilt == "spec":
+                for name in before:
+                    stage.spec(name, expirationWindow="15m")
+            else:
+                sites.remove(new.stand.database, name=NAMESPACE, actor="cli", now=NOW)
+            live = new.ready("live")
+            assert live["status"]["redemptions"] == 1
+            assert new.redeem(before["live"], subject="second").ordinal == 2
+            assert kube.until(lambda: len(grants.every(new.stand.database)) == len(before))
+            assert refusal(new, before["revoked"]) is Reason.REVOKED
         new.stand.database.close()
 
 

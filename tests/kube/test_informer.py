@@ -1,4 +1,5 @@
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -9,6 +10,7 @@ import pytest
 
 from app.kube import informer as app_informer
 from app.kube.backoff import Backoff
+from app.kube.client import Kube, Listing
 from app.kube.informer import Change, Informer, Pace, What
 from app.kube.resources import Key, Object
 from tests.kube import api_server
@@ -139,6 +141,78 @@ def test_a_list_may_have_many_pages(server: api_server.Kube, tmp_path: Path, pag
             assert len(watched.informer) == 7
 
     run(main())
+    assert len(server.requests.of(verb="list")) == -(-7 // page)
+
+
+class _Held(dict[str, Any]):
+    """An object that tells whether somebody holds it."""
+
+
+def test_of_a_list_one_page_is_held_at_a_time(fake_kube: FakeKube, tmp_path: Path) -> None:
+    """Objects of others may be large, and many."""
+    for number in range(6):
+        fake_kube.create(config_map(f"cm-{number}"))
+    page = Kube.page
+    held: list[weakref.ref[_Held]] = []
+    left: list[int] = []
+
+    async def counting(self: Kube, *args: Any, **more: Any) -> Listing:
+        left.append(sum(one() is not None for one in held))
+        found = await page(self, *args, **more)
+        items = [_Held(one) for one in found.items]
+        held.extend(weakref.ref(one) for one in items)
+        return replace(found, items=items)
+
+    def transform(found: Object) -> Object:
+        return {"metadata": {"name": found["metadata"]["name"]}}
+
+    async def main() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Kube, "page", counting)
+            pace = replace(PACE, page=2)
+            async with watching(fake_kube, tmp_path, pace=pace, transform=transform) as watched:
+                await watched.informer.wait_synced()
+                assert len(watched.informer) == 6
+
+    run(main())
+    assert left == [0, 0, 0]
+
+
+def test_objects_come_without_their_content_if_only_their_metadata_is_wanted(
+    server: api_server.Kube, tmp_path: Path
+) -> None:
+    server.create(config_map("one", a="1"))
+    seen: list[Object] = []
+
+    def transform(found: Object) -> Object:
+        seen.append(found)
+        return {}
+
+    async def main() -> None:
+        more: dict[str, Any] = {"metadata_only": True, "transform": transform}
+        async with watching(server, tmp_path, **more) as watched:
+            await watched.informer.wait_synced()
+            server.patch("ConfigMap", "one", {"data": {"a": "2"}})
+            await until(lambda: len(seen) == 2)
+            server.delete("ConfigMap", "one")
+            await until(lambda: not len(watched.informer))
+
+    run(main())
+    assert [one["metadata"]["name"] for one in seen] == ["one", "one"]
+    assert all("data" not in one for one in seen)
+
+
+def test_a_server_that_gives_only_whole_objects_will_do() -> None:
+    listed = answer("200 OK", '{"items": [], "metadata": {"resourceVersion": "7"}}')
+    server = scripted(listed, stream(ADDED, None), requests=2, metadata_only=True)
+    for asked, shape in zip(
+        server.asked, ("PartialObjectMetadataList", "PartialObjectMetadata"), strict=True
+    ):
+        head = asked.decode().lower()
+        assert (
+            f"accept: application/json;as={shape.lower()};g=meta.k8s.io;v=v1,application/json\r\n"
+            in head
+        )
 
 
 @pytest.mark.parametrize(
@@ -495,6 +569,95 @@ def test_a_watch_that_is_half_open_is_left(fake_kube: FakeKube, tmp_path: Path) 
     assert len(fake_kube.requests.of(verb="list")) == 1
 
 
+def test_a_watch_that_is_half_open_is_left_in_time_if_nobody_says_when() -> None:
+    # A healthy one brings a bookmark once a minute.
+    assert 60 < Pace().idle_seconds <= 90
+
+
+def test_what_a_write_of_ours_has_made_is_known_before_the_watch_tells(
+    fake_kube: FakeKube, tmp_path: Path
+) -> None:
+    fake_kube.create(config_map("one", a="1"))
+
+    def write(informer: Informer, value: str) -> None:
+        known = informer.get(ONE)
+        assert known is not None
+        version = known["metadata"]["resourceVersion"]
+        patch = {"metadata": {"resourceVersion": version}, "data": {"a": value}}
+        informer.put(fake_kube.patch("ConfigMap", "one", patch), instead_of=version)
+
+    async def main() -> None:
+        async with watching(fake_kube, tmp_path) as watched:
+            await until(lambda: fake_kube.watches == 1)
+            assert fake_kube.silence_watches() == 1
+            write(watched.informer, "2")
+            write(watched.informer, "3")
+            assert watched.has(ONE, a="3")()
+            fake_kube.create(config_map("two"))
+            # The next watch tells all of it once more.
+            fake_kube.drop_watches()
+            await until(watched.has(TWO))
+            assert watched.has(ONE, a="3")()
+            told = [one.after and one.after.get("data") for one in watched.told]
+            assert told == [{"a": "1"}, {"a": "2"}, {"a": "3"}, {}]
+            # What others do afterwards is news.
+            fake_kube.patch("ConfigMap", "one", {"data": {"a": "4"}})
+            await until(watched.has(ONE, a="4"))
+            assert len(watched.told) == 5
+
+    run(main())
+
+
+def test_a_list_that_began_before_a_write_of_ours_does_not_undo_it(
+    fake_kube: FakeKube, tmp_path: Path
+) -> None:
+    before = fake_kube.create(config_map("one", a="1"))
+
+    async def main() -> None:
+        async with watching(fake_kube, tmp_path) as watched:
+            await until(lambda: fake_kube.watches == 1)
+            frozen = fake_kube.faults.freeze(times=1, verb="list", after=True)
+            fake_kube.compact()
+            fake_kube.create(config_map("two"))
+            await asyncio.to_thread(frozen.wait)
+            made = fake_kube.patch("ConfigMap", "one", {"data": {"a": "2"}})
+            watched.informer.put(made, instead_of=before["metadata"]["resourceVersion"])
+            frozen.release()
+            await until(watched.has(TWO))
+            fake_kube.create(config_map("three"))
+            await until(watched.has(Key("default", "three")))
+            assert watched.has(ONE, a="2")()
+            assert [str(one.key) for one in watched.told].count("default/one") == 2
+
+    run(main())
+
+
+def test_a_write_of_ours_is_no_news_when_the_watch_has_told_more(
+    fake_kube: FakeKube, tmp_path: Path
+) -> None:
+    first = fake_kube.create(config_map("one", a="1"))
+    other = fake_kube.create(config_map("two"))
+
+    async def main() -> None:
+        async with watching(fake_kube, tmp_path) as watched:
+            await watched.informer.wait_synced()
+            mine = fake_kube.patch("ConfigMap", "one", {"data": {"a": "2"}})
+            fake_kube.patch("ConfigMap", "one", {"data": {"a": "3"}})
+            await until(watched.has(ONE, a="3"))
+            told = len(watched.told)
+            watched.informer.put(mine, instead_of=first["metadata"]["resourceVersion"])
+            assert watched.has(ONE, a="3")()
+            # One that has gone does not come back, nor for another of its name.
+            version = other["metadata"]["resourceVersion"]
+            fake_kube.delete("ConfigMap", "two")
+            await until(lambda: watched.informer.get(TWO) is None)
+            watched.informer.put(other, instead_of=version)
+            assert watched.informer.get(TWO) is None
+            assert len(watched.told) == told + 1
+
+    run(main())
+
+
 def test_an_api_server_that_is_away_at_the_start_is_waited_for(
     fake_kube: FakeKube, tmp_path: Path
 ) -> None:
@@ -593,7 +756,11 @@ NEVER = Backoff(base_seconds=1e9, most_seconds=1e9)
 
 
 def scripted(
-    *answers: list[bytes | None], requests: int, backoff: Backoff = QUICK, no_more: bool = False
+    *answers: list[bytes | None],
+    requests: int,
+    backoff: Backoff = QUICK,
+    no_more: bool = False,
+    metadata_only: bool = False,
 ) -> Scripted:
     """What an informer asks a server that answers so, until it has asked so often."""
     server = Scripted(*answers)
@@ -603,6 +770,7 @@ def scripted(
             informer = Informer(
                 *(kube, CONFIG_MAPS),
                 pace=replace(PACE, backoff=backoff),
+                metadata_only=metadata_only,
                 random_bytes=no_chance,
                 log=LOG,
             )

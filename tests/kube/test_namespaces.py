@@ -1,4 +1,5 @@
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from app.store import authorities as authority_rows
 from app.store import sites as site_rows
 from tests.builders import NOW, Stand
 from tests.crypto.conftest import odd_certificate
-from tests.kube.api_server import Kube, KubeError
+from tests.kube.api_server import FakeKube, Kube, KubeError
 from tests.kube.clients import LOG, QUICK, running, until
 from tests.kube.objects import ISSUER, NAMESPACE, Ca, a_ca, a_secret, a_site
 from tests.kube.stage import client_of, connected
@@ -552,6 +553,98 @@ def test_while_a_secret_cannot_be_read_nothing_is_decided(
             assert play.site() != before
 
     asyncio.run(main())
+
+
+def test_a_secret_that_is_slow_to_read_holds_up_no_other_namespace(
+    fake_kube: FakeKube, stand: Stand, tmp_path: Path
+) -> None:
+    fake_kube.install_skupper()
+    for namespace in ("slow", NAMESPACE):
+        fake_kube.namespace(namespace)
+    frozen = fake_kube.faults.freeze(verb="get", resource="secrets", namespace="slow")
+
+    async def main() -> None:
+        async with playing(fake_kube, stand, tmp_path) as play:
+            await furnish(play)
+            await play.put_secret(a_secret(namespace="slow"))
+            slow = play.namespaces.settle("slow", NO_ISSUERS, wanted=True)
+            async with running(slow) as settling:
+                await asyncio.to_thread(frozen.wait)
+                assert await play.settle()
+                assert await play.namespaces.forget_keys() is None
+                assert play.authority().sealed_key
+                assert not settling.done()
+                frozen.release()
+                assert await settling
+
+    asyncio.run(main())
+
+
+def test_a_key_is_not_forgotten_between_its_finding_and_its_use(
+    fake_kube: FakeKube, stand: Stand, tmp_path: Path
+) -> None:
+    fake_kube.install_skupper()
+    fake_kube.namespace(NAMESPACE)
+
+    async def main() -> None:
+        async with playing(fake_kube, stand, tmp_path) as play:
+            await furnish(play)
+            await play.put_secret(a_secret("own-ca", ca=a_ca("another")))
+            first, second = (
+                fake_kube.faults.freeze(times=1, verb="get", resource="secrets") for _ in range(2)
+            )
+            async with running(play.settle("own-ca")) as settling:
+                await asyncio.to_thread(first.wait)
+                first.release()
+                await asyncio.to_thread(second.wait)
+                await play.namespaces.forget_keys()
+                second.release()
+                await settling
+            assert play.authority().sealed_key
+            assert play.authority("own-ca").sealed_key
+            # Nobody uses what was found by one who has failed.
+            await play.put_secret(a_secret("own-ca", ca=a_ca("third")))
+            fake_kube.faults.fail(verb="get", resource="secrets")
+            with pytest.raises(Unavailable):
+                await play.settle("own-ca")
+            assert not play.namespaces._found
+
+    asyncio.run(main())
+
+
+def test_a_key_that_is_being_forgotten_is_found_no_more(
+    kube: Kube, stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    forget = Cluster.forget_unused_keys
+
+    def slowly(self: Cluster, asked_for: frozenset[int] = frozenset()) -> None:
+        begun.set()
+        assert go_on.wait(20)
+        forget(self, asked_for)
+
+    monkeypatch.setattr(Cluster, "forget_unused_keys", slowly)
+
+    async def main() -> None:
+        async with playing(kube, stand, tmp_path) as play:
+            await furnish(play)
+            await play.put_secret(a_secret("own-ca", ca=a_ca("another")))
+            await play.settle("own-ca")
+            await play.settle()
+            play.namespaces._asked_for.clear()  # it was a while ago
+            async with running(play.namespaces.forget_keys()) as forgetting:
+                await asyncio.to_thread(begun.wait)
+                async with running(play.settle("own-ca")) as settling:
+                    await asyncio.wait([settling], timeout=0.1)
+                    go_on.set()
+                    await forgetting
+                    await settling
+            assert play.authority("own-ca").sealed_key
+
+    try:
+        asyncio.run(main())
+    finally:
+        go_on.set()
 
 
 def test_a_secret_that_goes_while_it_is_read_is_nothing(

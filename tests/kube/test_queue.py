@@ -145,8 +145,29 @@ def test_it_comes_later_each_time() -> None:
 def test_it_comes_no_sooner_than_it_is_wanted() -> None:
     async def main() -> None:
         work = queue(Hands())
-        assert work._after_failure("a", Unavailable("x", retry_after=30.0)) == 30.0
+        assert work._after_failure("a", Unavailable("x", retry_after=2.0)) == 2.0
         assert work._after_failure("a", Unavailable("x")) < 1.0
+
+    asyncio.run(main())
+
+
+def test_it_is_right_within_seconds_whatever_an_api_server_has_asked_for() -> None:
+    async def main() -> None:
+        work = queue(Hands())
+        assert work._after_failure("a", Unavailable("x", retry_after=3600.0)) < 4.0
+
+    asyncio.run(main())
+
+
+def test_a_few_that_hang_hold_up_no_other_by_default() -> None:
+    async def main() -> None:
+        hands = Hands()
+        work = Queue(hands, random_bytes=no_chance, log=LOG)
+        work.start()
+        for number in range(20):
+            work.add(f"{number}")
+        await until(lambda: hands.working.total() >= 4)
+        await work.stop()
 
     asyncio.run(main())
 

@@ -9,6 +9,7 @@ import pytest
 from app import ambient
 from app.domain.limits import Allowance
 from app.kube import recorder as app_recorder
+from app.kube.backoff import Backoff
 from app.kube.recorder import Importance, Recorder
 from app.kube.resources import ACCESS_GRANTS, Object
 from tests.kube import api_server
@@ -41,6 +42,11 @@ async def recording(
         async with running(recorder.run()) as task:
             yield recorder
             assert not task.done()
+
+
+def tried(recorder: Recorder) -> bool:
+    """Whether something waits that was tried already."""
+    return any(times.tries for line in recorder._waiting.values() for times in line.values())
 
 
 def events(server: api_server.Kube) -> dict[str, Object]:
@@ -196,7 +202,7 @@ def test_telling_never_waits_and_events_arrive_later(
         async with recording(fake_kube, tmp_path, seconds=0.3) as recorder:
             recorder.tell(ACCESS_GRANTS, GRANT, "Redeemed", "by east")
             if fault == "away":
-                await until(lambda: not recorder._waiting)
+                await until(lambda: tried(recorder))
                 fake_kube.start()
             await until(lambda: events(fake_kube))
             recorder.tell(ACCESS_GRANTS, GRANT, "Redeemed", "by north")
@@ -238,7 +244,91 @@ def test_what_is_not_allowed_is_dropped_and_said_once(
 
     run(main())
     assert set(events(fake_kube)) == {"by west"}
+    # Once for each namespace.
+    assert caplog.text.count("events are dropped") == 2
+
+
+def test_events_that_are_refused_in_one_namespace_hold_up_no_other(
+    fake_kube: FakeKube, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake_kube.namespace("broken")
+    fake_kube.faults.fail(403, times=None, namespace="broken", reason="Forbidden")
+    about = {"metadata": GRANT["metadata"] | {"namespace": "broken"}}
+    never = Backoff(base_seconds=1e6, most_seconds=1e6)
+
+    async def main() -> None:
+        async with recording(fake_kube, tmp_path, backoff=never) as recorder:
+            for number in range(5):
+                recorder.tell(ACCESS_GRANTS, about, "Redeemed", f"by {number}")
+            recorder.tell(ACCESS_GRANTS, GRANT, "Redeemed", "by east")
+            await until(lambda: events(fake_kube) and not recorder._waiting)
+
+    run(main())
+    assert set(events(fake_kube)) == {"by east"}
+    assert len(fake_kube.requests.of(namespace="broken", resource="events")) == 5
     assert caplog.text.count("events are dropped") == 1
+
+
+@pytest.mark.parametrize("fault", ["503", "hangs"])
+def test_events_that_wait_in_one_namespace_hold_up_no_other(
+    fake_kube: FakeKube, tmp_path: Path, fault: str
+) -> None:
+    fake_kube.namespace("broken")
+    if fault == "503":
+        fake_kube.faults.fail(503, times=None, namespace="broken")
+    else:
+        fake_kube.faults.freeze(namespace="broken")
+    about = {"metadata": GRANT["metadata"] | {"namespace": "broken"}}
+    never = Backoff(base_seconds=1e6, most_seconds=1e6)
+
+    async def main() -> None:
+        async with recording(fake_kube, tmp_path, backoff=never, seconds=1e6) as recorder:
+            for number in range(5):
+                recorder.tell(ACCESS_GRANTS, about, "Redeemed", f"by {number}")
+            await until(lambda: fake_kube.requests.of(namespace="broken", resource="events"))
+            for number in range(3):
+                recorder.tell(ACCESS_GRANTS, GRANT, "Redeemed", f"by {number}")
+                recorder.tell(ACCESS_GRANTS, about, "Redeemed", "by 0")
+            await until(lambda: len(events(fake_kube)) == 3)
+            # Telling more does not hasten it.
+            assert len(fake_kube.requests.of(namespace="broken", resource="events")) == 1
+            fake_kube.faults.clear()
+
+    run(main())
+
+
+def test_what_is_told_again_while_it_waits_is_counted_once_each(
+    fake_kube: FakeKube, tmp_path: Path
+) -> None:
+    frozen = fake_kube.faults.fail(503, times=None)
+
+    async def main() -> None:
+        async with recording(fake_kube, tmp_path) as recorder:
+            recorder.tell(ACCESS_GRANTS, GRANT, "Redeemed", "by east")
+            await until(lambda: tried(recorder))
+            recorder.tell(ACCESS_GRANTS, GRANT, "Redeemed", "by east")
+            frozen.release()
+            await until(lambda: events(fake_kube))
+
+    run(main())
+    assert events(fake_kube)["by east"]["count"] == 2
+
+
+def test_wrong_codes_do_not_use_up_the_room_of_what_matters(
+    fake_kube: FakeKube, tmp_path: Path
+) -> None:
+    once = Allowance(burst=2, interval=60_000)
+
+    async def main() -> None:
+        async with recording(fake_kube, tmp_path, allowance=once) as recorder:
+            for number in range(30):
+                recorder.tell(ACCESS_GRANTS, GRANT, "Refused", f"{number} times")
+            recorder.tell(ACCESS_GRANTS, GRANT, "Redeemed", "by east")
+            recorder.tell(ACCESS_GRANTS, GRANT, "SuspectedTokenTheft", "by thief")
+            await until(lambda: not recorder._waiting)
+
+    run(main())
+    assert set(events(fake_kube)) == {"0 times", "1 times", "by east", "by thief"}
 
 
 def test_an_api_server_that_stays_away_is_given_up(
@@ -250,7 +340,7 @@ def test_an_api_server_that_stays_away_is_given_up(
         async with recording(fake_kube, tmp_path) as recorder:
             for number in range(3):
                 recorder.tell(ACCESS_GRANTS, GRANT, "Redeemed", f"by {number}")
-            await until(lambda: recorder._dropped == 3)
+            await until(lambda: recorder._dropped.get("default") == 3)
             fake_kube.start()
             recorder.tell(ACCESS_GRANTS, GRANT, "Redeemed", "by east")
             await until(lambda: events(fake_kube))
@@ -274,7 +364,7 @@ def test_what_cannot_be_sent_soon_is_not_piled_up(
             for number in range(20):
                 about = {"metadata": GRANT["metadata"] | {"uid": f"{number}"}}
                 recorder.tell(ACCESS_GRANTS, about, "Redeemed", f"by {number}")
-            assert (len(recorder._waiting), len(recorder._buckets)) == (5, 5)
+            assert (recorder.waiting, len(recorder._buckets)) == (5, 5)
             frozen.release()
             await until(lambda: len(events(fake_kube)) == 6)
             assert len(recorder._remembered) == 5

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from app.errors import Conflict, GrantServerError, Invalid, Missing, Unavailable
-from app.kube.refusals import patience, refusal
+from app.kube.refusals import Forbidden, patience, refusal
 
 SECRET = "s3cret-c0de"
 
@@ -26,7 +26,7 @@ def refused(status: int, body: dict[str, Any] | None = None) -> GrantServerError
         (401, Unavailable, "patch grants: the API server does not accept our credentials"),
         (
             403,
-            Unavailable,
+            Forbidden,
             "patch grants: the API server forbids it: look at the role that we have",
         ),
         (404, Missing, 'no AccessGrant "west/grant"'),

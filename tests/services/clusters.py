@@ -12,7 +12,7 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from sqlalchemy import delete, select, text
+from sqlalchemy import delete, insert, select, text
 
 from app import ambient
 from app.crypto.facts import verify_issued_by
@@ -192,6 +192,17 @@ def lose(stand: Stand) -> None:
     authorities.ensure_defaults(
         stand.database, stand.keyring, now=stand.clock.now, random_bytes=ambient.random_bytes
     )
+
+
+def restore(stand: Stand, rows: Mapping[str, list[tuple[Any, ...]]]) -> None:
+    """Bring an earlier state of the database back, as `rows_of` has told it."""
+    with stand.database.writing() as connection:
+        for table in reversed(schema.metadata.sorted_tables):
+            connection.execute(delete(table))
+        for table in schema.metadata.sorted_tables:
+            columns = [column.name for column in table.columns]
+            for row in rows[table.name]:
+                connection.execute(insert(table).values(dict(zip(columns, row, strict=True))))
 
 
 def status_of(known: Known, now: int = NOW) -> dict[str, Any]:

@@ -10,16 +10,17 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import event, select
+from sqlalchemy import delete, event, select, update
 
 from app import ambient
+from app.crypto import issuers
 from app.crypto.facts import facts
 from app.domain import codes
 from app.domain.access_grants import Told, read_told
 from app.domain.audit import Act
 from app.domain.grants import State, new_id
 from app.domain.limits import Allowance
-from app.errors import Broken, Conflict, Lack, Reason, Refused, Unavailable, Unready
+from app.errors import Broken, Conflict, Lack, Missing, Reason, Refused, Unavailable, Unready
 from app.services import audit, authorities, grants, sites
 from app.services import cluster as services
 from app.services.cluster import ACTOR, Cluster, IssuerSecret, Known
@@ -29,6 +30,7 @@ from app.store.access_grants import NO_ISSUER
 from app.store.engine import Database
 from app.store.health import integrity_problems
 from tests.builders import CODE, GRANT_ID, NOW, SUBJECT, WINDOW, Stand, a_claim
+from tests.crypto.test_keys import rsa_of
 from tests.services.clusters import (
     ENDPOINTS,
     PKCS1_OR_SEC1,
@@ -229,6 +231,45 @@ def test_a_secret_that_cannot_sign_says_why_and_leaves_nothing(
             assert signer.problem.startswith(f"{field}")
             assert why in signer.problem
             assert pem.splitlines()[1].decode() not in signer.problem
+
+
+def test_a_secret_that_would_cost_everybody_time_or_space_is_refused(
+    stand: Stand, fresh: Cluster
+) -> None:
+    held = a_secret()
+    rsa_4484 = rsa_of(2**2203 - 1, 2**2281 - 1)
+    with nothing_written(stand.database):
+        signer = fresh.signer("west", "skupper-site-ca", replace(held, key_pem=rsa_4484))
+        assert signer.problem == "tls.key: expected RSA keys of at most 4096 bits here"
+        long = held.certificate_pem + b"#" * 65_536
+        signer = fresh.signer("west", "skupper-site-ca", replace(held, certificate_pem=long))
+        assert signer.problem == "tls.crt: expected at most 65536 bytes"
+
+
+def test_a_secret_that_is_edited_without_another_ca_in_it_is_the_same_authority(
+    stand: Stand, west: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is its key checked again, which takes long."""
+    held = a_secret()
+    authority_id = sign(west, "west", held)
+    checked: list[bool] = []
+
+    def load(*args: bytes, **options: Any) -> issuers.Issuer:
+        checked.append(options.get("checked", False))
+        return issuers.load_issuer(*args, **options)
+
+    monkeypatch.setattr(services, "load_issuer", load)
+    with nothing_written(stand.database):
+        for number in range(3):
+            text = b"# %d\n" % number
+            edited = IssuerSecret(
+                certificate_pem=text + held.certificate_pem, key_pem=text + held.key_pem
+            )
+            assert sign(west, "west", edited) == authority_id
+    assert checked == [True] * 3
+    west.forget_unused_keys()
+    assert sign(west, "west", replace(held, key_pem=b"\n" + held.key_pem)) == authority_id
+    assert checked == [True] * 3 + [False]
 
 
 def test_an_issuer_that_has_ended_signs_nothing_and_nothing_is_spent(
@@ -476,7 +517,7 @@ def test_a_namespace_that_is_named_like_a_site_of_ours_stays_outside(
 
 
 def test_before_there_is_a_namespace_a_grant_has_to_wait(stand: Stand, fresh: Cluster) -> None:
-    with nothing_written(stand.database), pytest.raises(Unavailable, match="west"):
+    with nothing_written(stand.database), pytest.raises(Missing, match="west"):
         admit(fresh)
 
 
@@ -657,6 +698,64 @@ def test_what_was_revoked_is_revoked_after_the_database_was_lost(
     known = admit(west, read_told(status))
     assert known.grant.revoked_at == NOW + 3
     assert refused(stand) is Reason.REVOKED
+
+
+def test_what_was_used_or_revoked_stays_so_when_the_database_was_set_back(
+    stand: Stand, west: Cluster
+) -> None:
+    admit(west, redemptionsAllowed=2)
+    redeem(stand)
+    with nothing_written(stand.database):
+        for told in (Told(), Told(spent=1), Told(code="another", expires_at=NOW + 1)):
+            assert not west.catch_up(GRANT_ID, told)
+        assert not west.catch_up(OTHER_ID, Told(spent=1))
+    assert west.catch_up(GRANT_ID, Told(spent=3))
+    known = admit(west, redemptionsAllowed=2)
+    assert (known.grant.spent, known.grant.allowed, known.grant.revoked_at) == (3, 3, None)
+    assert admit(west, redemptionsAllowed=4).grant.allowed == 4
+    assert redeem(stand, subject=another(1)).ordinal == 4
+    assert west.catch_up(GRANT_ID, Told(spent=2, revoked_at=NOW + 3))
+    grant = admit(west, redemptionsAllowed=4).grant
+    assert (grant.spent, grant.revoked_at) == (4, NOW + 3)
+    assert refused(stand, subject=another(2)) is Reason.REVOKED
+    assert integrity_problems(stand.database, NOW) == []
+    entries = acts(stand.database, f"grant/{GRANT_ID}")
+    found = [one.act for one in entries if one.details.get("by") == "its status"]
+    assert sorted(found) == [Act.GRANT_CHANGED, Act.GRANT_REVOKED]
+
+
+def test_an_authority_of_another_database_is_never_taken_for_that_of_a_secret(
+    stand: Stand, west: Cluster
+) -> None:
+    """Numbers are given again in a database that was set back."""
+    held, strange = a_secret(), a_secret()
+    authority_id = sign(west, "west", held)
+    put(west, "west", authority_id)
+    lose(stand)
+    with pytest.raises(Missing):
+        put(west, "west", authority_id)
+    with stand.database.writing() as connection:
+        connection.execute(
+            delete(schema.authorities).where(schema.authorities.c.id == authority_id)
+        )
+    other = a_cluster(stand)
+    taken = sign(other, "south", strange)
+    with stand.database.writing() as connection:
+        connection.execute(
+            update(schema.authorities)
+            .where(schema.authorities.c.id == taken)
+            .values(id=authority_id)
+        )
+    put(other, "west", authority_id)
+    with pytest.raises(Missing):
+        put(west, "west", authority_id)
+    with pytest.raises(Missing):
+        admit(west, issuer="own", issuer_id=authority_id)
+    mine = sign(west, "west", held)
+    assert mine != authority_id
+    put(west, "west", mine)
+    admit(west)
+    assert signed_by(redeem(stand), held)
 
 
 # A live grant follows its resource.

@@ -22,7 +22,7 @@ from app.services.housekeeping import UNBOUNDED, Housekeeping, Keep, Sweeper
 from app.store import authorities, pruning, schema, sites
 from app.store.engine import Connection, Database
 from tests.builders import CODE, GRANT_ID, NOW, WINDOW, Clock, Stand, an_authority
-from tests.services.clusters import a_cluster, admit, put
+from tests.services.clusters import a_cluster, a_secret, admit, put, sign
 from tests.store.test_pruning import add_answers, add_entries, add_grant, name, times
 
 DAY = 86_400
@@ -141,6 +141,57 @@ def test_a_sweep_ends_after_so_many_rows_and_the_next_one_goes_on(base: Database
     assert [one.get(Pruned.ANSWERS, 0) for one in found] == [4, 4, 2, 0]
     assert [one.get(Pruned.REDEMPTIONS, 0) for one in found] == [4, 4, 2, 0]
     assert grants_in(base) == set()
+
+
+def test_authorities_of_issuer_secrets_go_when_nothing_leads_there_any_more(
+    stand: Stand,
+) -> None:
+    """Not before the last answer that may still be given again, which has their certificates."""
+    cluster, now = a_cluster(stand), stand.clock.now
+    held = {name: sign(cluster, "west", a_secret(name), name) for name in ("old", "own", "new")}
+    put(cluster, "west", held["new"])
+    admit(cluster, issuer="own", issuer_id=held["own"])
+    last = sign(cluster, "west", a_secret("last"), "last")
+
+    def there() -> set[int]:
+        with stand.database.reading() as connection:
+            found = connection.execute(select(schema.authorities)).all()
+        return {row.id for row in found} & {*held.values(), last}
+
+    with stand.database.writing() as connection:
+        add_answers(connection, now + 600)
+    cluster.forget_unused_keys()
+    sweeper = a_sweeper(stand.database, clock=stand.clock)
+    stand.clock.now = now + 600 + DAY - 1
+    swept(sweeper)
+    assert there() == {*held.values(), last}
+    stand.clock.now += 1
+    assert swept(sweeper, dry=True)[Pruned.AUTHORITIES] == 1
+    assert swept(sweeper)[Pruned.AUTHORITIES] == 1
+    # The newest one stays: its number must not be given to another.
+    assert there() == {held["own"], held["new"], last}
+
+    cluster.revoke("west", "to-west")
+    cluster.forget_unused_keys()
+    stand.clock.now += 2 * DAY
+    assert Pruned.AUTHORITIES not in swept(sweeper)  # its grant is there still
+    assert sign(cluster, "west", a_secret("another"), "another") not in held.values()
+    assert swept(sweeper)[Pruned.AUTHORITIES] == 1
+    assert there() == {held["own"], held["new"]}
+
+
+def test_the_authority_of_a_secret_that_came_back_stays(stand: Stand) -> None:
+    cluster, secret = a_cluster(stand), a_secret()
+    authority_id = sign(cluster, "west", secret)
+    cluster.forget_unused_keys()
+    stand.clock.now += 2 * DAY
+    assert sign(cluster, "west", secret) == authority_id
+    sign(cluster, "west", a_secret())
+    put(cluster, "west", authority_id)
+    assert swept(a_sweeper(stand.database, clock=stand.clock)) == {}
+    put(cluster, "west", None)
+    cluster.forget_unused_keys()
+    assert swept(a_sweeper(stand.database, clock=stand.clock)) == {}
 
 
 def test_no_transaction_is_large(base: Database) -> None:
@@ -367,7 +418,7 @@ def test_it_sweeps_at_once_and_again_and_ends_when_told(base: Database) -> None:
     assert told.pruned == {Pruned.ANSWERS: 10}
     assert told.events == [
         *[{"level": "info", "event": "pruned", "answers": 10}
-          | {"grants": 0, "redemptions": 0, "audit": 0}]
+          | {"grants": 0, "redemptions": 0, "audit": 0, "authorities": 0}]
     ]  # fmt: skip
     assert all(thread.name != "housekeeping" for thread in threading.enumerate())
 
@@ -521,6 +572,7 @@ def test_pruning_now_goes_to_the_end(base: Database, dry: bool) -> None:
         Pruned.GRANTS: 20,
         Pruned.REDEMPTIONS: 20,
         Pruned.AUDIT: 0,
+        Pruned.AUTHORITIES: 0,
     }
     assert count(base, schema.answers) == (1001 if dry else 0)
     assert len(grants_in(base)) == (30 if dry else 10)

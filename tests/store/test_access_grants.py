@@ -175,9 +175,10 @@ def test_keys_that_nothing_leads_to_are_forgotten_and_given_again(base: Database
         admit(connection, a_row(issuer_id=leads.id))
         over = a_row(grant_id=OTHER_ID, name="over", issuer_id=revoked.id)
         admit(connection, over, revoked_at=NOW)
-        forgotten = rows.forget_unused_keys(connection, frozenset({asked_for.id, placeholder}))
+        but = frozenset({asked_for.id, placeholder})
+        forgotten = rows.forget_unused_keys(connection, but, NOW)
         assert sorted(forgotten) == ["revoked", "unused"]
-        assert rows.forget_unused_keys(connection, frozenset({asked_for.id})) == []
+        assert rows.forget_unused_keys(connection, frozenset({asked_for.id}), NOW) == []
     with base.reading() as connection:
         keys = {one.name: one.sealed_key for one in authorities.every(connection)}
         assert keys == {
@@ -189,13 +190,14 @@ def test_keys_that_nothing_leads_to_are_forgotten_and_given_again(base: Database
             "ours": b"sealed",
         }
         kept = authorities.by_id(connection, unused.id)
-        assert kept == replace(unused, sealed_key=b"")  # kept answers need its certificate
+        # Kept answers need its certificate.
+        assert kept == replace(unused, sealed_key=b"", due_at=NOW + 86_400)
     with base.writing() as connection:
         rows.give_key(connection, unused.id, b"again", "east/other")
         assert rows.authority_of(connection, unused.fingerprint) == replace(
             unused, sealed_key=b"again", origin="east/other"
         )
-        forgotten = rows.forget_unused_keys(connection, frozenset())
+        forgotten = rows.forget_unused_keys(connection, frozenset(), NOW)
         assert sorted(forgotten) == ["asked-for", "unused"]
     with base.reading() as connection:
         assert authorities.by_name(connection, "ours") == ours
@@ -226,7 +228,7 @@ def test_a_grant_that_was_made_here_is_none_of_a_resource(base: Database) -> Non
         grants.add(connection, a_grant())
         assert rows.by_id(connection, GRANT_ID) is None
         assert rows.resources(connection) == {}
-        assert rows.marks(connection, NOW) == {}
+        assert rows.marks(connection, NOW, {}) == {}
         assert rows.standing(connection, "west", "to-west") == []
 
 
@@ -323,7 +325,7 @@ def test_a_resource_that_is_gone_is_looked_for_no_more_and_its_code_is_gone_too(
         rows.note_gone(connection, OTHER_ID)
         assert rows.standing(connection, "west", "to-west") == []
         assert rows.live_names(connection) == [("west", "other")]
-        assert set(rows.marks(connection, NOW)) == {THIRD_ID}
+        assert set(rows.marks(connection, NOW, {})) == {THIRD_ID}
         assert rows.resources(connection)[GRANT_ID] == ("west", "to-west")
         assert rows.standing(connection, "east", "other") == []
     assert found(base)[1].sealed_code == b""
@@ -336,10 +338,35 @@ def redeem(connection: Connection, *ordinals: int) -> None:
         connection.execute(insert(schema.redemptions).values(values))
 
 
+def test_marks_ask_for_names_once_and_for_none_of_grants_without_resources(base: Database) -> None:
+    names: dict[str, tuple[str, str] | None] = {}
+    with base.writing() as connection:
+        admit(connection, a_row())
+        grants.add(connection, a_grant(id=OTHER_ID, name="local"))
+    with base.reading() as connection:
+        first = rows.marks(connection, NOW, names)
+    assert names == {GRANT_ID: (first[GRANT_ID].namespace, first[GRANT_ID].name), OTHER_ID: None}
+    asked: list[str] = []
+    with base.reading() as connection:
+        event.listen(connection, "before_execute", lambda *args: asked.append(str(args[1])))
+        assert rows.marks(connection, NOW, names) == first
+    assert not any("access_grants" in one for one in asked)
+    assert len(asked) == 3
+
+
+def test_names_of_grants_that_are_over_are_not_kept_for_ever(base: Database) -> None:
+    names: dict[str, tuple[str, str] | None] = {str(one): None for one in range(10_003)}
+    with base.writing() as connection:
+        admit(connection, a_row())
+    with base.reading() as connection:
+        rows.marks(connection, NOW, names)
+    assert set(names) == {GRANT_ID}
+
+
 def test_marks_tell_whatever_changes_without_the_resource(base: Database) -> None:
     def mark() -> Mark:
         with base.reading() as connection:
-            return rows.marks(connection, NOW)[GRANT_ID]
+            return rows.marks(connection, NOW, {})[GRANT_ID]
 
     with base.writing() as connection:
         admit(connection, allowed=9)
@@ -362,7 +389,7 @@ def test_marks_tell_whatever_changes_without_the_resource(base: Database) -> Non
         grants.revoke(connection, GRANT_ID, NOW)
     assert mark() == expected._replace(revoked=True)
     with base.reading() as connection:
-        assert rows.marks(connection, NOW)[OTHER_ID] == Mark("west", "other", 0, False, 0, 0)
+        assert rows.marks(connection, NOW, {})[OTHER_ID] == Mark("west", "other", 0, False, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -380,7 +407,7 @@ def test_what_has_been_over_for_an_hour_is_looked_at_no_more(
 ) -> None:
     with base.writing() as connection:
         admit(connection, created_at=ended - 1, expires_at=ended, revoked_at=revoked_at)
-        assert (GRANT_ID in rows.marks(connection, NOW)) == looked_at
+        assert (GRANT_ID in rows.marks(connection, NOW, {})) == looked_at
 
 
 def test_redemptions_are_told_in_order_behind_those_told_before(base: Database) -> None:

@@ -1,7 +1,16 @@
 """By a port on every node: a Service of type NodePort; the nodes' address is a setting."""
 
 from app.domain.exposure import read_port
-from app.kube.exposure.plan import Found, Observed, Plan, Served, Wanted, parts, waiting_for
+from app.kube.exposure.plan import (
+    PORT_NAME,
+    Found,
+    Observed,
+    Plan,
+    Served,
+    Wanted,
+    parts,
+    waiting_for,
+)
 from app.kube.exposure.service import NODE_PORT, addresses, service
 from app.kube.resources import SERVICES
 
@@ -15,7 +24,11 @@ def wanted(plan: Plan, _: Served) -> tuple[Wanted, ...]:
 
 def observed(plan: Plan, found: Found) -> Observed:
     """Read which port the API server has given it."""
-    ports = [read_port(one.get("nodePort")) for one in parts(found.get("Service"), "spec", "ports")]
+    ports = [
+        read_port(one.get("nodePort"))
+        for one in parts(found.get("Service"), "spec", "ports")
+        if one.get("name") == PORT_NAME  # somebody may have added others
+    ]
     port = ports[0] if ports else None
     if port is None:
         return waiting_for(SERVICES, plan.objects)

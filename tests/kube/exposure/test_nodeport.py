@@ -1,11 +1,13 @@
 from app.kube.exposure.nodeport import observed, wanted
-from app.kube.exposure.plan import Served
+from app.kube.exposure.plan import PORT_NAME, Served
 from app.kube.resources import Object
 from tests.kube.exposure.scene import a_plan
 
 
 def with_port(number: object) -> dict[str, Object]:
-    return {"Service": {"spec": {"ports": [{"port": 9090, "nodePort": number}]}}}
+    others = {"name": "of-somebody-else", "port": 9091, "nodePort": 31999}
+    ours = {"name": PORT_NAME, "port": 9090, "nodePort": number}
+    return {"Service": {"spec": {"ports": [others, ours]}}}
 
 
 def test_the_node_port_is_left_to_the_api_server_or_asked_for() -> None:

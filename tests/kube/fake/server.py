@@ -28,7 +28,7 @@ from tests.kube.fake.kinds import Kind
 from tests.kube.fake.ownership import Object
 from tests.kube.fake.selectors import Selects, selecting
 from tests.kube.fake.store import Change, Store
-from tests.kube.fake.tables import table
+from tests.kube.fake.tables import list_of_metadata, only_metadata, table
 from tests.kube.recorder import Request, Requests
 
 T = TypeVar("T")
@@ -227,7 +227,8 @@ class Server:
             raise ConnectionResetError
         self._transports.add(transport)
         self._transports = {one for one in self._transports if not one.is_closing()}
-        recorded = Request(verb=request.method.lower(), path=request.path)
+        accept = request.headers.get("Accept", "")
+        recorded = Request(verb=request.method.lower(), path=request.path, accept=accept)
         try:
             answer = await self._finish(request, recorded)
         except KubeError as error:
@@ -356,6 +357,8 @@ class Server:
             metadata |= {"continue": page.token, "remainingItemCount": page.remaining}
         if _as_table(call):
             return _answered(table(call.kind, page.items, metadata))
+        if _as_metadata(call, "PartialObjectMetadataList"):
+            return _answered(list_of_metadata(page.items, metadata))
         return _answered(
             {
                 "apiVersion": call.kind.api_version,
@@ -486,6 +489,8 @@ class Server:
         if _as_table(call):
             version = {"resourceVersion": found["metadata"]["resourceVersion"]}
             return _answered(table(call.kind, [found], version), code)
+        if _as_metadata(call, "PartialObjectMetadata"):
+            return _answered(only_metadata(found), code)
         return _answered(found, code)
 
     async def _watch(self, call: _Call) -> web.StreamResponse:
@@ -504,6 +509,8 @@ class Server:
                         await asyncio.Event().wait()
                     if _as_table(call) and type_ != "ERROR":
                         found = table(call.kind, [found], {})  # noqa: PLW2901
+                    if _as_metadata(call, "PartialObjectMetadata") and type_ != "ERROR":
+                        found = only_metadata(found)  # noqa: PLW2901
                     line = json.dumps({"type": type_, "object": found}).encode() + b"\n"
                     await answer.write(line)
             await answer.write_eof()
@@ -641,6 +648,11 @@ def _selects(call: _Call) -> Selects:
 
 def _as_table(call: _Call) -> bool:
     return "as=Table" in call.request.headers.get("Accept", "")
+
+
+def _as_metadata(call: _Call, shape: str) -> bool:
+    """Whether a client takes objects without content, in a shape that fits what it asks for."""
+    return f";as={shape};" in f"{call.request.headers.get('Accept', '').partition(',')[0]};"
 
 
 def _number(query: Mapping[str, str], name: str) -> int:

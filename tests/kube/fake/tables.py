@@ -1,11 +1,25 @@
-"""Objects as the tables that `kubectl get` asks for."""
+"""Objects in other shapes: the tables that `kubectl get` asks for, or without their content."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from tests.kube.fake.kinds import Column, Kind
 from tests.kube.fake.ownership import Object
+
+META: Final = "meta.k8s.io/v1"
+
+
+def only_metadata(found: Object) -> Object:
+    """An object without its content."""
+    return {"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": found["metadata"]}
+
+
+def list_of_metadata(found: Sequence[Object], metadata: Object) -> Object:
+    """A list of such."""
+    items = [only_metadata(one) for one in found]
+    listed = {"kind": "PartialObjectMetadataList", "apiVersion": META}
+    return {**listed, "metadata": metadata, "items": items}
 
 
 def table(kind: Kind, found: Sequence[Object], metadata: Object) -> Object:
@@ -13,7 +27,7 @@ def table(kind: Kind, found: Sequence[Object], metadata: Object) -> Object:
     columns = kind.columns or (Column(name="Age", type="date", path=".metadata.creationTimestamp"),)
     return {
         "kind": "Table",
-        "apiVersion": "meta.k8s.io/v1",
+        "apiVersion": META,
         "metadata": metadata,
         "columnDefinitions": [
             {
@@ -37,11 +51,7 @@ def table(kind: Kind, found: Sequence[Object], metadata: Object) -> Object:
         "rows": [
             {
                 "cells": [one["metadata"]["name"], *(_cell(one, column) for column in columns)],
-                "object": {
-                    "kind": "PartialObjectMetadata",
-                    "apiVersion": "meta.k8s.io/v1",
-                    "metadata": one["metadata"],
-                },
+                "object": only_metadata(one),
             }
             for one in found
         ],
