@@ -89,11 +89,15 @@ class Unready(GrantServerError):
 class Unavailable(GrantServerError):
     """Something we depend on (database, disk, network) did not serve us; a retry may help.
 
-    `retry_after` are the seconds that it asked us to wait, where it did.
+    `retry_after` are the seconds that it asked us to wait, where it did. It is `forbidden` when it
+    is there and does not let us: a retry helps once somebody has seen to that.
     """
 
-    def __init__(self, what: str, *, retry_after: float | None = None) -> None:
+    def __init__(
+        self, what: str, *, retry_after: float | None = None, forbidden: bool = False
+    ) -> None:
         self.retry_after = retry_after
+        self.forbidden = forbidden
         super().__init__(what)
 
 

@@ -49,11 +49,11 @@ class Kube:
     """An API server, asked through one connection pool.
 
     Everything raises Unavailable when there is no answer within `seconds`, when the API server is
-    not well, when it does not let us (Forbidden), and when the answer is none to what was asked:
-    something else may stand in the place of the API server. Missing is raised when there is no such
-    object (or no such kind); Conflict when there is one already, or when it was changed since;
-    Invalid when what was sent is not accepted. An API server that has too much to do is asked again
-    when it says, within the same time, if that is soon.
+    not well, when it does not let us (then it is `forbidden`), and when the answer is none to what
+    was asked: something else may stand in the place of the API server. Missing is raised when there
+    is no such object (or no such kind); Conflict when there is one already, or when it was changed
+    since; Invalid when what was sent is not accepted. An API server that has too much to do is
+    asked again when it says, within the same time, if that is soon.
     """
 
     def __init__(

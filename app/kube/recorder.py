@@ -21,7 +21,6 @@ from app.errors import Conflict, GrantServerError, Missing, Unavailable
 from app.kube.backoff import Backoff, chance
 from app.kube.client import Kube
 from app.kube.queue import Queue
-from app.kube.refusals import Forbidden
 from app.kube.resources import EVENTS, Object, Resource
 
 K = TypeVar("K")
@@ -180,7 +179,7 @@ class Recorder:
             await self._post(told, times)
         except Unavailable as error:
             # What is forbidden stays so for long: a right is missing, the namespace is on its end.
-            if isinstance(error, Forbidden) or times.tries >= _MOST_TRIES:
+            if error.forbidden or times.tries >= _MOST_TRIES:
                 self._drop(told, str(error))
                 return None
             pause = self._backoff.delay(times.tries, chance(self._random_bytes))

@@ -23,10 +23,6 @@ _TROUBLES: Final = {
 _MOST_PATIENCE: Final = 3600.0  # seconds of Retry-After that are believed
 
 
-class Forbidden(Unavailable):
-    """The API server is there and does not let us: a retry helps once somebody has seen to that."""
-
-
 def refusal(
     status: int,
     body: Mapping[str, Any],
@@ -52,7 +48,7 @@ def refusal(
             why = f"the API server does not accept it ({f'{status} {reason}'.rstrip()})"
             return Invalid(", ".join(_fields(body)) or kind, f"{doing}: {why}")
         case HTTPStatus.FORBIDDEN:
-            return Forbidden(f"{doing}: the API server {_TROUBLES[status]}")
+            return Unavailable(f"{doing}: the API server {_TROUBLES[status]}", forbidden=True)
         case _:
             what = _TROUBLES.get(status, f"answers {status} {reason}".rstrip())
             return Unavailable(f"{doing}: the API server {what}", retry_after=retry_after)

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from app.errors import Conflict, GrantServerError, Invalid, Missing, Unavailable
-from app.kube.refusals import Forbidden, patience, refusal
+from app.kube.refusals import patience, refusal
 
 SECRET = "s3cret-c0de"
 
@@ -26,7 +26,7 @@ def refused(status: int, body: dict[str, Any] | None = None) -> GrantServerError
         (401, Unavailable, "patch grants: the API server does not accept our credentials"),
         (
             403,
-            Forbidden,
+            Unavailable,
             "patch grants: the API server forbids it: look at the role that we have",
         ),
         (404, Missing, 'no AccessGrant "west/grant"'),
@@ -44,6 +44,7 @@ def test_every_status_has_its_error(status: int, kind: type[GrantServerError], t
     error = refused(status)
     assert type(error) is kind
     assert str(error) == text
+    assert getattr(error, "forbidden", False) is (status == 403)
     if isinstance(error, Unavailable) and status not in {401, 403}:
         assert error.retry_after == 7
 
