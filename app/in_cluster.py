@@ -19,6 +19,7 @@ from app.kube.opening import identity, object_key, open_kube
 from app.services.cluster import Cluster
 from app.services.serving import Keeper
 from app.settings import DEFAULT_URL, EVERY_NAMESPACE, Settings
+from app.web import tls
 
 _PAUSE_SECONDS: Final = 5.0  # before what has ended, and must not, is begun again
 
@@ -87,7 +88,7 @@ class InCluster:
 
 def exposing(settings: Settings) -> Exposing:
     """How the server is to be reached in the cluster that it runs in."""
-    exposure, tls = settings.exposure, settings.tls
+    exposure = settings.exposure
     objects = object_key(exposure.objects)
     url = "" if settings.reach.url == DEFAULT_URL else settings.reach.url
     gateway = exposure.gateway
@@ -110,10 +111,12 @@ def exposing(settings: Settings) -> Exposing:
         traffic_policy=exposure.traffic_policy,
         pod_port=settings.listen.redemption.port or DEFAULT_PORT,
     )
-    ours = tls.issued_secret if tls.certificate_file is None else ""
+    certificate = settings.tls
+    ours = certificate.issued_secret if certificate.certificate_file is None else ""
     return Exposing(
         plan=plan,
+        rehearse=tls.rehearse,
         issued=object_key(ours) if ours else None,
-        kept=object_key(tls.secret) if tls.secret else None,
+        kept=object_key(certificate.secret) if certificate.secret else None,
         url=url,
     )

@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -40,6 +41,12 @@ if TYPE_CHECKING:
 GRACE_SECONDS: Final = 15.0
 """What is under way when the server stops has so long: a client gives up after 10 s."""
 
+DATABASE_SECONDS: Final = 10.0
+"""What hangs on the database when the server stops has so long: no client waits for it then."""
+
+END_SECONDS: Final = GRACE_SECONDS + 4.0
+"""After that a process leaves even what cannot be ended, which is a thread that never returns."""
+
 _NAME: Final = "grantserver"  # of the log
 _PRIVATE_UMASK: Final = 0o077
 _OPS_LIMITS: Final = listeners.Limits(max_connections=64)
@@ -54,8 +61,14 @@ def run(settings: Settings) -> None:
 
     async def until_told_to_stop() -> None:
         loop, stop, look = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+
+        def told() -> None:
+            if not stop.is_set():
+                leave_at_last()
+            stop.set()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, told)
         loop.add_signal_handler(signal.SIGHUP, look.set)
         await serve(settings, stop=stop, look=look)
 
@@ -244,8 +257,12 @@ async def serve(
             clock=ambient.utc_now,
         ),
         every_seconds=settings.housekeeping.interval_seconds,
-        advance=lambda: rotation.advance(
-            home.database, times=rotation_times(settings), now=ambient.utc_now()
+        advance=lambda: rotation.keep_up(
+            home.database,
+            home.keyring,
+            times=rotation_times(settings),
+            now=ambient.utc_now(),
+            random_bytes=ambient.random_bytes,
         ),
         monotonic=ambient.monotonic,
         log=logs.get_logger("housekeeping"),
@@ -288,12 +305,13 @@ async def serve(
     await stop.wait()
 
     tell("stopping")
-    await _end(tasks)
-    await redemption_listener.stop(GRACE_SECONDS)
+    hangs = asyncio.get_running_loop().call_later(DATABASE_SECONDS, home.database.abandon)
+    await asyncio.gather(_end(tasks), redemption_listener.stop(GRACE_SECONDS))
     await asyncio.to_thread(housekeeping.stop)
     for one in (ledger, thefts, locks):
         await one.close()
     await ops_listener.stop(1.0)
+    hangs.cancel()
     home.database.close()
     tell("stopped")
 
@@ -306,6 +324,18 @@ async def _cluster(home: Home, keeper: Keeper) -> "InCluster | None":
     from app.in_cluster import InCluster  # noqa: PLC0415
 
     return await InCluster.open(home, keeper)
+
+
+def leave_at_last() -> None:
+    """End this process in a while, whatever it does then; what was answered is on the disk."""
+
+    def leave() -> None:
+        logs.get_logger(_NAME).warning("something hangs, and was left behind at the end")
+        os._exit(0)
+
+    last = threading.Timer(END_SECONDS, leave)
+    last.daemon = True
+    last.start()
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
@@ -339,6 +369,7 @@ def _keeper(home: Home, look: asyncio.Event | None = None) -> Keeper:
     return Keeper(
         home.source,
         check=tls.server_context,
+        rehearse=tls.rehearse,
         clock=ambient.utc_now,
         monotonic=ambient.monotonic,
         log=logs.get_logger("serving"),

@@ -374,6 +374,7 @@ class _Line:
             loop.remove_reader(self._socket)
             self.ended = True
             _log.warning("the parent is gone: stopping")
+            serve.leave_at_last()
             stop.set()
 
         loop.add_reader(self._socket, readable)

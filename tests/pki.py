@@ -10,7 +10,7 @@ from typing import Any, Final
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from app.services.certificate_files import CertificateFiles
 
@@ -19,6 +19,7 @@ END: Final = datetime(2120, 1, 1, tzinfo=UTC)
 KINDS: Final[dict[str, Any]] = {
     "p256": lambda: ec.generate_private_key(ec.SECP256R1()),
     "rsa": lambda: rsa.generate_private_key(public_exponent=65537, key_size=2048),
+    "rsa1024": lambda: rsa.generate_private_key(public_exponent=65537, key_size=1024),
     "ed25519": ed25519.Ed25519PrivateKey.generate,
 }
 
@@ -57,18 +58,19 @@ class Certified:
         ca: bool = False,
         begin: datetime = BEGIN,
         end: datetime = END,
+        client: bool = False,
     ) -> "Certified":
-        """Sign for a server of these hosts, or for a CA below this one."""
+        """Sign for a server of these hosts (`client`: clients alone), or a CA below this one."""
         key = KINDS[kind]()
-        certificate = _build(name, key, self, hosts, ca=ca, begin=begin, end=end)
+        certificate = _build(name, key, self, hosts, ca=ca, begin=begin, end=end, client=client)
         above = b"" if self.certificate.issuer == self.certificate.subject else self.pem
         return Certified(certificate=certificate, key=key, chain=above + self.chain)
 
 
-def a_root(name: str = "their root", kind: str = "p256") -> Certified:
+def a_root(name: str = "their root", kind: str = "p256", end: datetime = END) -> Certified:
     key = KINDS[kind]()
     return Certified(
-        certificate=_build(name, key, None, (), ca=True, begin=BEGIN, end=END), key=key
+        certificate=_build(name, key, None, (), ca=True, begin=BEGIN, end=end), key=key
     )
 
 
@@ -81,6 +83,7 @@ def _build(
     ca: bool,
     begin: datetime,
     end: datetime,
+    client: bool = False,
 ) -> x509.Certificate:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     signer = key if by is None else by.key
@@ -102,6 +105,9 @@ def _build(
     if hosts:
         names = x509.SubjectAlternativeName([_named(host) for host in hosts])
         builder = builder.add_extension(names, critical=False)
+    if client:
+        usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+        builder = builder.add_extension(usage, critical=False)
     plain = isinstance(signer, ed25519.Ed25519PrivateKey)
     return builder.sign(signer, None if plain else hashes.SHA256())
 

@@ -17,12 +17,14 @@ import pytest
 
 from app import ambient, settings
 from app.errors import Misconfigured
+from app.home import rotation_times
 from app.serve import serve
-from app.services import grants, reach
+from app.services import authorities, grants, reach, rotation
 from app.services.grants import Issued
 from tests.crew import eventually, launched
 from tests.e2e.clients import shown_at
 from tests.pki import END, Folder, a_root
+from tests.postgresql import Cluster
 from tests.running import PATIENCE, Server, environment, running
 
 
@@ -81,6 +83,28 @@ def test_what_is_too_old_is_deleted_by_the_server_itself(tmp_path: Path) -> None
         while series not in server.ops("/metrics").body.decode():
             assert ambient.monotonic() < deadline
         assert [grant.name for grant in grants.every(server.home.database)] == ["young"]
+
+
+def test_the_servers_ca_gets_a_successor_before_it_ends(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        rotation.rotate(
+            server.home.database,
+            server.home.keyring,
+            name="server-ca",
+            times=rotation_times(server.home.settings),
+            lifetime_seconds=10_000,
+            actor="cli:test",
+            now=ambient.utc_now() - 7000,
+            random_bytes=ambient.random_bytes,
+        )
+    with running(tmp_path) as server:
+        deadline = ambient.monotonic() + PATIENCE
+        while True:
+            found = authorities.with_generations(server.home.database, "server-ca")
+            if len(found) == 3:
+                break
+            assert ambient.monotonic() < deadline
+        assert 9000 < found[-1].not_after - ambient.utc_now() <= 10_000
 
 
 def test_the_certificate_is_kept_for_the_next_start(tmp_path: Path) -> None:
@@ -179,6 +203,57 @@ def test_a_signal_stops_the_process_cleanly(tmp_path: Path, number: signal.Signa
         process.wait()
         if process.stderr is not None:
             process.stderr.close()
+
+
+def test_a_database_that_does_not_answer_delays_the_end_for_a_while_only(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """The keeper looks at it every two seconds, in a thread that nobody can end."""
+    url = cluster.create()
+    name = url.rpartition("/")[2]
+    hurry = "import app.serve\napp.serve.DATABASE_SECONDS = 0.5\n"
+    with launched(tmp_path, mischief=hurry, GRANTSERVER_DATABASE_URL=url) as run:
+        assert eventually(lambda: run.said(" ready "))
+        served = f"SELECT pid FROM pg_stat_activity WHERE datname = '{name}'"
+        backends = [pid for (pid,) in cluster.execute(served)]
+        for pid in backends:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            asked = Path(f"/proc/{run.process.pid}/net/tcp")
+            assert eventually(lambda: unread(asked, cluster.port))
+            run.process.terminate()
+            assert run.ends() == 0
+        finally:
+            for pid in backends:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+        assert run.lines()[-1] == "info: stopped"
+
+
+def unread(sockets: Path, port: int) -> bool:
+    """Whether a question to a port of this machine waits to be read there."""
+    for line in sockets.read_text().splitlines()[1:]:
+        local, _, state, queues = line.split()[1:5]
+        waits = int(queues.rpartition(":")[2], 16) > 0
+        if state == "01" and int(local.rpartition(":")[2], 16) == port and waits:
+            return True
+    return False
+
+
+def test_what_never_ends_is_left_behind_in_the_end(tmp_path: Path) -> None:
+    stuck = """\
+import threading
+import app.serve
+from app.services.housekeeping import Housekeeping
+app.serve.END_SECONDS = 0.5
+Housekeeping.stop = lambda self: threading.Event().wait()
+"""
+    with launched(tmp_path, mischief=stuck) as run:
+        assert eventually(lambda: run.said(" ready "))
+        run.process.terminate()
+        assert run.ends() == 0
+        told = "warning: something hangs, and was left behind at the end"
+        assert run.lines()[1:] == ["info: stopping", told]
 
 
 def test_sighup_makes_it_look_at_its_certificate(tmp_path: Path) -> None:

@@ -96,16 +96,6 @@ def missing_hosts(certificate_pem: bytes, hosts: Sequence[str]) -> tuple[str, ..
     )
 
 
-def begins_with(certificate_pem: bytes, host: str) -> bool:
-    """Tell whether `host` is the first that a certificate names. Raises Invalid("certificate")."""
-    certificate = load_certificates(certificate_pem)[0]
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return False
-    return next(iter(names), None) == _general_names(host)[0]
-
-
 def _general_names(host: str) -> list[x509.GeneralName]:
     """Name one host; an address twice, since routers compare dNSName even with an address."""
     if address := _address(host):

@@ -20,6 +20,11 @@ SPREAD_SECONDS: Final = 120
 """Within so long, every process acts on what is in the database, and has ended what it was doing
 before. So long a retired authority keeps its key, and counts as if it could still sign."""
 
+MOST_HOSTS: Final = 64
+"""Our certificate is made for so many hosts at most, and for as many that others have from before:
+clients read no more than 64 KiB of certificates, and names may be long."""
+
+_LAST_SECONDS: Final = 3600  # of what makes way only at its end
 _LONGEST_NAME: Final = 63
 _HASH_BITS: Final = 32
 
@@ -180,6 +185,16 @@ def erasable(authority: Authority, now: int) -> Step | None:
     )
 
 
+def nears_its_end(authority: Authority, now: int, *, leaf_seconds: int) -> bool:
+    """Say whether it is time for another to take the place of one that signs.
+
+    That is when what it signs could not be valid for `leaf_seconds` any more; of one that does not
+    live for long itself, when a third of its life is left.
+    """
+    life = authority.not_after - authority.not_before
+    return authority.not_after - now < min(leaf_seconds, life // 3)
+
+
 def prepared(successor: Authority, of: Authority, *, name: str, now: int, due_at: int) -> Authority:
     """Make an authority the next generation of another, to sign from `due_at` on."""
     return replace(
@@ -241,6 +256,15 @@ def renewal_at(certificate: ServerCertificate) -> int:
     life = certificate.not_after - certificate.created_at
     jitter = (life // 24) * int(certificate.fingerprint[: _HASH_BITS // 4], 16) >> _HASH_BITS
     return certificate.created_at + life * 2 // 3 + jitter
+
+
+def gives_way(certificate: ServerCertificate, now: int, *, ends: int) -> bool:
+    """Say whether one of somebody else's is so near its end that whatever is newer is better.
+
+    `ends` is when clients refuse it, which may be before it ends itself.
+    """
+    life = max(ends - certificate.created_at, 0)
+    return now >= ends - min(_LAST_SECONDS, life // 10)
 
 
 def _reached(at: int | None, now: int) -> bool:

@@ -11,6 +11,8 @@ from app.domain.names import check_claimed_name, check_name
 from app.errors import Invalid, Lack, Unready
 
 DEFAULT_GROUP: Final = "skupper-router"  # what Skupper calls the endpoints of a site's one router
+MOST_ENDPOINTS: Final = 256
+"""Of a site: an answer holds all of them, some 200 bytes each. A router has two."""
 HIGHEST_PORT: Final = 65535
 HIGHEST_COST: Final = 2**31 - 1  # the router keeps a cost in 32 bits
 _LONGEST_HOST: Final = 253

@@ -18,6 +18,7 @@ from app.errors import Conflict, GrantServerError, Misconfigured, Missing, Unava
 from app.kube.backoff import chance
 from app.kube.client import Kube
 from app.kube.resources import LEASES, Key, Object
+from app.kube.threads import in_thread
 
 T = TypeVar("T")
 
@@ -60,7 +61,8 @@ class Elector:
     """One candidate of an election; `identity` is unique to this process.
 
     `clock` gives the UTC time with its fraction, `monotonic` a time that never jumps; both in
-    seconds.
+    seconds. `begun` is asked in a thread, where there is no Lease, whether somebody has led before:
+    whoever still does then makes the Lease again, and is given the time for that.
     """
 
     def __init__(
@@ -74,8 +76,10 @@ class Elector:
         monotonic: Callable[[], float],
         random_bytes: Callable[[int], bytes],
         log: BoundLogger,
+        begun: Callable[[], bool] = lambda: False,
     ) -> None:
         self._kube = kube
+        self._begun = begun
         self._key = lease
         self._identity = identity
         self._terms = terms
@@ -132,7 +136,7 @@ class Elector:
             lease = await self._kube.get(LEASES, self._key.name, self._key.namespace)
         except Missing:
             # Somebody may have deleted it while its holder works on.
-            if not self._may_take(self._seen):
+            if not await self._may_make():
                 return False
             body = self._body({}, first=True)
             self._hold(await self._kube.create(LEASES, body, self._key.namespace), began)
@@ -144,6 +148,14 @@ class Elector:
             return False
         await self._put(lease)
         return True
+
+    async def _may_make(self) -> bool:
+        """Tell whether a Lease that does not exist may be made: not in the place of its holder."""
+        if self._seen or not await in_thread(self._begun):
+            return self._may_take(self._seen)
+        if self._seen_at == -inf:
+            self._seen_at = self._monotonic()
+        return self._monotonic() >= self._seen_at + self._terms.lease_seconds
 
     def _may_take(self, specification: Object) -> bool:
         holder = specification.get("holderIdentity") or ""
@@ -215,18 +227,27 @@ class Elector:
 
     async def _release(self) -> None:
         """Let others take the Lease at once; they can as well wait until it ends."""
-        specification = (self._lease.get("spec") or {}) | {
+        try:
+            await self._within(self._terms.call_seconds, self._give_back())
+        except GrantServerError as error:
+            self._log.info("the lease was not released", why=str(error))
+
+    async def _give_back(self) -> None:
+        try:
+            await self._put_nobody(self._lease)
+        except Conflict:
+            # A renewal may have arrived whose answer nobody has waited for any more.
+            found = await self._kube.get(LEASES, self._key.name, self._key.namespace)
+            if (found.get("spec") or {}).get("holderIdentity") == self._identity:
+                await self._put_nobody(found)
+
+    async def _put_nobody(self, lease: Object) -> None:
+        specification = (lease.get("spec") or {}) | {
             "leaseDurationSeconds": 1,
             "renewTime": self._now(),
         }
         specification.pop("holderIdentity", None)
-        lease = self._lease | {"spec": specification}
-        try:
-            await self._within(
-                self._terms.call_seconds, self._kube.replace(LEASES, lease, self._key.namespace)
-            )
-        except GrantServerError as error:
-            self._log.info("the lease was not released", why=str(error))
+        await self._kube.replace(LEASES, lease | {"spec": specification}, self._key.namespace)
 
     async def _put(self, lease: Object) -> None:
         """Write ourselves into the version of the Lease that is given."""

@@ -120,7 +120,7 @@ class Namespaces:
             await in_thread(
                 self._cluster.put_namespace,
                 namespace,
-                endpoints=() if site is None or site.edge else site.endpoints,
+                endpoints=() if site is None else site.linkable,
                 authority_id=signers[default].authority_id,
             )
         except Conflict as error:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from app.domain.names import is_object_name
-from app.domain.sites import DEFAULT_GROUP, Endpoint, Role, parse_endpoint
+from app.domain.sites import DEFAULT_GROUP, MOST_ENDPOINTS, Endpoint, Role, parse_endpoint
 from app.errors import Invalid
 from app.kube.resources import Object
 
@@ -14,12 +14,20 @@ DEFAULT_ISSUER: Final = "skupper-site-ca"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """What a Site says of itself; `issuer` names a Secret of its namespace."""
+    """What a Site says of itself; `issuer` names a Secret of its namespace.
+
+    `endpoints` are those that make sense; there may be more than are given to anybody.
+    """
 
     name: str
     edge: bool
     issuer: str
     endpoints: tuple[Endpoint, ...]
+
+    @property
+    def linkable(self) -> tuple[Endpoint, ...]:
+        """What Links are made of: nothing where the site cannot be linked to as it is."""
+        return () if self.edge or len(self.endpoints) > MOST_ENDPOINTS else self.endpoints
 
 
 def kept(found: Object) -> Object:
@@ -37,19 +45,24 @@ def kept(found: Object) -> Object:
     }
 
 
-def active(found: Iterable[Object]) -> Site | None:
-    """Read the Site of a namespace: the oldest that is not being deleted, as Skupper takes it."""
-    there = [one for one in found if not one["metadata"].get("deletionTimestamp")]
-    if not there:
-        return None
-    oldest = min(
-        there,
+def oldest(found: Iterable[Object]) -> Object | None:
+    """Choose the Site of a namespace: the oldest that is not being deleted, as Skupper takes it."""
+    return min(
+        (one for one in found if not one["metadata"].get("deletionTimestamp")),
         key=lambda one: (one["metadata"].get("creationTimestamp", ""), one["metadata"]["name"]),
+        default=None,
     )
-    spec, status = _mapping(oldest.get("spec")), _mapping(oldest.get("status"))
+
+
+def active(found: Iterable[Object]) -> Site | None:
+    """Read the Site that counts in a namespace."""
+    chosen = oldest(found)
+    if chosen is None:
+        return None
+    spec, status = _mapping(chosen.get("spec")), _mapping(chosen.get("status"))
     issuers = (spec.get("defaultIssuer"), status.get("defaultIssuer"))
     return Site(
-        name=oldest["metadata"]["name"],
+        name=chosen["metadata"]["name"],
         edge=spec.get("edge") is True,
         issuer=next((str(one) for one in issuers if _is_name(one)), DEFAULT_ISSUER),
         endpoints=tuple(_endpoints(status.get("endpoints"))),

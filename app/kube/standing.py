@@ -13,6 +13,7 @@ from typing import Any, Final
 from app.domain.access_grants import REVOKED, Told
 from app.domain.grants import State
 from app.domain.reach import Reach
+from app.domain.sites import MOST_ENDPOINTS
 from app.domain.theft import SuspectedTheft
 from app.domain.times import rfc3339
 from app.kube.applier import Condition
@@ -124,6 +125,12 @@ def _without_endpoints(site: Site | None) -> _No | None:
             Word.PENDING,
             f'Site "{site.name}" has no endpoints yet: enable link access (spec.linkAccess: '
             "default), and wait until its router has an address",
+        )
+    if len(site.endpoints) > MOST_ENDPOINTS:
+        return _No(
+            Word.ERROR,
+            f'Site "{site.name}" has {len(site.endpoints)} endpoints, and an answer holds at most '
+            f"{MOST_ENDPOINTS}: remove RouterAccesses of this namespace that nobody needs",
         )
     return None
 

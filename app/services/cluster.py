@@ -263,6 +263,19 @@ class Cluster:
         with self.database.reading() as connection:
             return rows.marks(connection, self.clock(), self._names)
 
+    def newest_entry(self) -> int:
+        """How far the audit log goes."""
+        with self.database.reading() as connection:
+            return rows.newest_entry(connection)
+
+    def entries_after(self, number: int) -> Mapping[int, tuple[str, str] | None]:
+        """What was written down after an entry of the audit log, by number: the resource, or None.
+
+        This takes as long as there is news, where `marks` takes as long as there are grants.
+        """
+        with self.database.reading() as connection:
+            return rows.entries_after(connection, number, self._names)
+
     def live_names(self) -> Sequence[tuple[str, str]]:
         """Namespace and name of every resource that was there when it was last looked at."""
         with self.database.reading() as connection:

@@ -33,6 +33,7 @@ from app.store.engine import Database
 ADDRESS: Final = "public address"
 """The name of the check that needs the network."""
 
+_MOST_SERVED: Final = 20  # there are that many certificates with a key, at most by far
 _SOON_SECONDS: Final = 30 * 24 * 3600
 _EARLIEST_SENSIBLE: Final = 1_767_225_600  # 2026-01-01: a clock before it is certainly wrong
 _BACKWARDS_SECONDS: Final = 60  # clocks are set back by a little every day
@@ -113,8 +114,8 @@ def served_fingerprints(database: Database, files: CertificateFiles | None) -> f
     if files is not None:
         return frozenset({files.read().fingerprint})
     with database.reading() as connection:
-        current = authority_rows.current_server_certificate(connection)
-    return frozenset() if current is None else frozenset({current.fingerprint})
+        latest = authority_rows.latest_server_certificates(connection, _MOST_SERVED)
+    return frozenset(one.fingerprint for one in latest if one.sealed_key)
 
 
 def public_address(found: self_check.Finding, url: str) -> Finding:

@@ -26,6 +26,11 @@ UNBOUNDED: Final = sys.maxsize
 ROTATION_SECONDS: Final = 60.0
 """Between two looks at what rotations want next: a look is a small query."""
 
+STEADY_SECONDS: Final = 3600.0
+"""For so long nothing is done that the time calls for, when the clock has jumped."""
+
+_JUMP_SECONDS: Final = 60.0  # clocks that are set right by a little every day do not count
+
 _REST: Final = 4.0  # times as long as the step before it: a fifth of the time, at most, is ours
 _LONGEST_REST: Final = 2.0  # seconds
 
@@ -140,13 +145,42 @@ class Sweeper:
             yield Counter({Pruned.GRANTS: gone.grants, Pruned.REDEMPTIONS: gone.redemptions})
 
 
+class SteadyClock:
+    """Tells whether the clock has gone on, since it was asked last, as time has.
+
+    What is deleted or ended does not come back when a clock that was wrong is set right.
+    """
+
+    def __init__(self, clock: Callable[[], int], monotonic: Callable[[], float]) -> None:
+        self._clock = clock
+        self._monotonic = monotonic
+        self._offset = clock() - monotonic()
+        self._until = float("-inf")
+
+    def jump(self) -> float:
+        """By how many seconds it has jumped, ahead or (less than 0) back; 0 when it has not."""
+        passed = self._monotonic()
+        offset = self._clock() - passed
+        jump, self._offset = offset - self._offset, offset
+        if abs(jump) <= _JUMP_SECONDS:
+            return 0.0
+        self._until = passed + STEADY_SECONDS
+        return jump
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the last jump is some time ago."""
+        return self._monotonic() >= self._until
+
+
 class Housekeeping:
     """Sweeps in a thread of its own, at once and then `every_seconds`, until it is stopped.
 
     `on_pruned` is told what each transaction has deleted, `on_swept` when a sweep has come to its
     end; both are called in the thread. `advance` takes the steps of rotations that are due, and
     tells how many they were; it is called before each sweep, and every `ROTATION_SECONDS` too.
-    What fails is logged, and the next turn tries again.
+    What fails is logged, and the next turn tries again. When the sweeper's clock has jumped,
+    neither is done for `STEADY_SECONDS`: it may be set right again.
     """
 
     def __init__(
@@ -164,6 +198,7 @@ class Housekeeping:
         self._every = min(every_seconds, threading.TIMEOUT_MAX)
         self._advance = advance
         self._monotonic = monotonic
+        self._steady = SteadyClock(sweeper.clock, monotonic)
         self._log = log
         self._on_pruned = on_pruned
         self._on_swept = on_swept
@@ -200,6 +235,19 @@ class Housekeeping:
         if pruned.total():
             self._log.info("pruned", **{kind.value: pruned[kind] for kind in Pruned})
 
+    def look(self, *, sweep: bool) -> None:
+        """Take the steps of rotations, and `sweep`, unless the clock may be wrong."""
+        if jump := self._steady.jump():
+            self._log.warning(
+                "the clock has jumped: nothing is deleted or rotated for a while",
+                jump_seconds=round(jump),
+                wait_seconds=STEADY_SECONDS,
+            )
+        if self._steady.trusted:
+            self.rotate()
+            if sweep:
+                self.turn()
+
     def rotate(self) -> None:
         """Take the steps of rotations that are due."""
         try:
@@ -214,8 +262,7 @@ class Housekeeping:
 
     def _run(self) -> None:
         while True:
-            self.rotate()
-            self.turn()
+            self.look(sweep=True)
             left = self._every
             while left > 0:
                 rest = min(left, ROTATION_SECONDS)
@@ -223,7 +270,7 @@ class Housekeeping:
                     return
                 left -= rest
                 if left > 0:
-                    self.rotate()
+                    self.look(sweep=False)
 
 
 def prune(

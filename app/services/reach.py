@@ -1,6 +1,6 @@
 """How we are reached: the CA that tokens carry, and the certificate of the HTTPS listener."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,11 +20,17 @@ from app.store import authorities as authority_rows
 from app.store.engine import Connection, Database
 
 LIFETIME_SECONDS: Final = 365 * 24 * 3600
+OURS: Final = ""
+"""The origin of a certificate that our own CA has issued."""
+
 SECRET: Final = "secret"  # noqa: S105 - a word, and no secret
 """The origin of a certificate that somebody else keeps in a Secret of Kubernetes."""
 
-_MOST_CARRIED: Final = 20  # hosts of tokens that are out; addresses that change all the time
-_LONGEST_RETRY_SECONDS: Final = 24 * 3600  # for so long a claim may come again, at most by far
+LONGEST_RETRY_SECONDS: Final = 24 * 3600
+"""For so long a claim may come again, at most by far."""
+
+_YOUNG_SECONDS: Final = 3600  # replicas that want other hosts look far more often
+_MOST_LOOKED_AT: Final = 20  # certificates before; each has what those before it were to keep
 _NOBODY: Final = "localhost"  # a certificate needs a host, also while nobody knows ours
 _BEGIN: Final = "-----BEGIN CERTIFICATE-----"
 
@@ -73,19 +79,22 @@ def server_material(
     the server's own CA cannot sign.
 
     `first` is the host that tokens carry now, where they carry any: it is named before all others.
-    A new certificate also has those that tokens carry which were made before and may still come.
+    Hosts that cannot be named are left out, and those above `MOST_HOSTS`, the last first. As many
+    more may be in a new certificate which were in those before: tokens may come that carry them,
+    and a young one may have them for another replica, whose settings differ from ours.
     """
     # What cannot be named must not keep all else from being served.
-    first = first if first and server_certificates.can_name(first) else ""
-    hosts = [host for host in hosts if server_certificates.can_name(host)]
-    hosts = list(dict.fromkeys([first, *hosts])) if first else hosts
+    wanted = [one for one in dict.fromkeys([first, *hosts]) if server_certificates.can_name(one)]
+    hosts, left_out = wanted[: rules.MOST_HOSTS], wanted[rules.MOST_HOSTS :]
     with database.reading() as connection:
-        kept = authority_rows.current_server_certificate(connection)
+        kept = authority_rows.current_server_certificate(connection, origin=OURS)
         family = authority_rows.server_family(connection)
-    if kept is not None and _serves(kept, family, hosts, first, now):
+    if kept is not None and _serves(kept, family, hosts, now):
         return _opened(kept, keyring)
     with database.reading() as connection:
-        hosts = list(dict.fromkeys([*hosts, *_carried_before(connection, now)])) or [_NOBODY]
+        before = dict.fromkeys([*_of_young(kept, now), *_carried_before(connection, now)])
+    further = [one for one in before if one not in hosts]
+    hosts = [*hosts, *further[: rules.MOST_HOSTS]] or [_NOBODY]
     signing = rules.listener_chain(family, now)
     if signing is None:
         raise Missing("authority", SERVER_AUTHORITY)
@@ -112,12 +121,15 @@ def server_material(
         authority_id=authority.id,
     )
     with database.writing() as connection:
-        newest = authority_rows.current_server_certificate(connection)
+        newest = authority_rows.current_server_certificate(connection, origin=OURS)
         now_family = authority_rows.server_family(connection)
-        if newest is not None and newest != kept and _serves(newest, now_family, hosts, first, now):
+        if newest is not None and newest != kept and _serves(newest, now_family, hosts, now):
             return _opened(newest, keyring)
         authority_rows.add_server_certificate(connection, issued)
-        _note(connection, Act.SERVER_CERTIFICATE_ISSUED, issued, {"hosts": ", ".join(hosts)})
+        told = {"hosts": ", ".join(hosts)}
+        if left_out:
+            told["left_out"] = f"{len(left_out)} hosts, {left_out[0]} and what follows it"
+        _note(connection, Act.SERVER_CERTIFICATE_ISSUED, issued, told)
     return ServerMaterial(
         certificate_pem=leaf + chain.encode(),
         key_pem=key_pem,
@@ -134,13 +146,15 @@ def keep_secret(
     key_pem: bytes,
     ca_pem: bytes,
     secret: str,
+    keep: Collection[str] = (),
     now: int,
     random_bytes: Callable[[int], bytes],
 ) -> bool:
     """Make the certificate that somebody else keeps in a Secret (`namespace/name`) the current one.
 
-    The caller has checked that the three belong together, and that they are bare PEM. Returns
-    False, and changes nothing, when it is current already.
+    The caller has checked that the three belong together, and that they are bare PEM. Of those
+    before it, what has a fingerprint in `keep` goes on having its key. Returns False, and changes
+    nothing, when it is current already.
     """
     found = facts(certificate_pem)
     held = ServerCertificate(
@@ -155,10 +169,10 @@ def keep_secret(
         ca_pem=ca_pem.decode(),
     )
     with database.writing() as connection:
-        newest = authority_rows.current_server_certificate(connection)
+        newest = authority_rows.current_server_certificate(connection, origin=SECRET)
         if newest is not None and _same(newest, held):
             return False
-        authority_rows.add_server_certificate(connection, held)
+        authority_rows.add_server_certificate(connection, held, keep=keep)
         _note(connection, Act.SERVER_CERTIFICATE_TAKEN, held, {"secret": secret})
     return True
 
@@ -172,41 +186,53 @@ def open_server_key(certificate: ServerCertificate, keyring: Keyring) -> bytes:
     return keyring.open(certificate.sealed_key, purpose=key_purpose(certificate.fingerprint))
 
 
-def _carried_before(connection: Connection, now: int) -> Iterator[str]:
-    """The hosts that tokens carried which are out, the latest first: others may lead to us still.
+def _of_young(kept: ServerCertificate | None, now: int) -> Sequence[str]:
+    """The hosts for which somebody has just had a certificate of ours made.
 
-    The first host of each certificate is the one that tokens carried until the next one was made.
+    Where replicas want different ones, in a rollout for one, it comes to have what all of them
+    want: each would make it anew else, without end.
+    """
+    if kept is None or abs(now - kept.created_at) > _YOUNG_SECONDS:
+        return ()
+    hosts = facts(kept.certificate_pem.encode()).hosts
+    return () if hosts == (_NOBODY,) else hosts
+
+
+def _carried_before(connection: Connection, now: int) -> Iterator[str]:
+    """The hosts that tokens may carry which are out, the latest first: they may lead to us still.
+
+    Which of a certificate's hosts tokens carried is not known: replicas may differ in that, and it
+    may have changed while the certificate stayed.
     """
     until = now
-    for kept in authority_rows.latest_server_certificates(connection, _MOST_CARRIED):
+    for kept in authority_rows.latest_server_certificates(connection, _MOST_LOOKED_AT, OURS):
         if not authority_rows.tokens_may_come(
-            connection, made_until=until, now=now, retry_seconds=_LONGEST_RETRY_SECONDS
+            connection, made_until=until, now=now, retry_seconds=LONGEST_RETRY_SECONDS
         ):
             return
         until = kept.created_at + rules.SPREAD_SECONDS
-        if not kept.origin:
-            yield facts(kept.certificate_pem.encode()).hosts[0]
+        yield from facts(kept.certificate_pem.encode()).hosts
 
 
 def _serves(
     kept: ServerCertificate,
     family: Sequence[Authority],
     hosts: Sequence[str],
-    first: str,
     now: int,
 ) -> bool:
     signing = rules.listener_chain(family, now)
     if kept.origin or signing is None:
         return False
     authority, chain = signing
+    certificate_pem = kept.certificate_pem.encode()
     return (
         kept.authority_id == authority.id
         and _chain_of(kept) == chain
         and now < rules.renewal_at(kept)
-        and not server_certificates.missing_hosts(kept.certificate_pem.encode(), hosts)
-        and not (
-            first and not server_certificates.begins_with(kept.certificate_pem.encode(), first)
-        )
+        # A clock that was ahead may have made one that nobody accepts yet. One that is behind the
+        # CA as well is wrong itself, and could not make another.
+        and (now < authority.not_before or facts(certificate_pem).not_before <= now)
+        and not server_certificates.missing_hosts(certificate_pem, hosts)
     )
 
 

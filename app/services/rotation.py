@@ -9,6 +9,7 @@ Each step is one transaction, and says itself what the next one is: whoever stop
 them has them gone on with by the next turn, in whatever process.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -23,8 +24,9 @@ from app.domain.audit import Act, Entry
 from app.domain.authorities import SPREAD_SECONDS, Authority, Purpose, State, Step
 from app.domain.certificates import KeyType
 from app.domain.times import rfc3339
-from app.errors import Conflict, Missing
+from app.errors import Conflict, Invalid, Missing
 from app.services import authorities
+from app.services.reach import LIFETIME_SECONDS
 from app.store import audit as audit_rows
 from app.store import authorities as authority_rows
 from app.store.engine import Connection, Database
@@ -73,7 +75,8 @@ def rotate(
 
     The server's own CA never waits. Without `key_type`, the key is of the same kind as the one
     before. Raises Missing, Conflict when it is not ours to rotate or has one that waits already,
-    and Unready(ISSUER) when the server's CA cannot sign the next one.
+    Invalid("lifetime") when tokens that are out need the next one of the server for longer, and
+    Unready(ISSUER) when the server's CA cannot sign it.
     """
     family = authorities.with_generations(database, name)
     old, waiting = _parts(family, name)
@@ -85,6 +88,73 @@ def rotate(
             )
         with database.writing() as connection:
             return _activate(connection, waiting.id, times, actor=actor, now=now)
+    return _make_next(
+        database,
+        keyring,
+        family,
+        old,
+        times=replace(times, wait_seconds=0) if at_once else times,
+        key_type=key_type,
+        lifetime_seconds=lifetime_seconds,
+        actor=actor,
+        now=now,
+        random_bytes=random_bytes,
+    )
+
+
+def keep_up(
+    database: Database,
+    keyring: Keyring,
+    *,
+    times: Times,
+    now: int,
+    random_bytes: Callable[[int], bytes],
+) -> int:
+    """Take every step that is due; let another take the place of the server's CA in good time.
+
+    The next one lives for as long as the one before was to, at least. Tells how many steps were
+    taken. Any number of processes may do this at once. Raises Unavailable, and Unready(ISSUER) when
+    the server's CA cannot sign the next one.
+    """
+    taken = advance(database, times=times, now=now)
+    with database.reading() as connection:
+        family = authority_rows.server_family(connection)
+    old = rules.active(family)
+    if old is None or not rules.nears_its_end(old, now, leaf_seconds=LIFETIME_SECONDS):
+        return taken
+    needed = _needed_of_next(database, family, times, now) - now
+    with contextlib.suppress(Conflict):  # another process was faster
+        _make_next(
+            database,
+            keyring,
+            family,
+            old,
+            times=times,
+            key_type=None,
+            lifetime_seconds=max(old.not_after - old.created_at, needed),
+            actor=_ACTOR,
+            now=now,
+            random_bytes=random_bytes,
+        )
+        taken += 1
+    return taken
+
+
+def _make_next(
+    database: Database,
+    keyring: Keyring,
+    family: Sequence[Authority],
+    old: Authority,
+    *,
+    times: Times,
+    key_type: KeyType | None,
+    lifetime_seconds: int,
+    actor: str,
+    now: int,
+    random_bytes: Callable[[int], bytes],
+) -> Rotation:
+    """Make the generation that comes after `old`, unless the family is another by now."""
+    name = old.name
     made, issuer = authorities.make(
         keyring,
         name=rules.generation_name(name, len(family) + 1, _names(database)),
@@ -95,19 +165,24 @@ def rotate(
         random_bytes=random_bytes,
     )
     before: Sequence[Authority] = ()
+    wait = times.wait_seconds
     if old.purpose is Purpose.SERVER:
+        needed = _needed_of_next(database, family, times, now)
+        if made.not_after < needed:
+            raise Invalid(
+                "lifetime",
+                f"tokens that are out may be redeemed until {rfc3339(needed)}, by way of the "
+                "certificate of the next generation: let it be valid until then",
+            )
         made, before = _cross_signed(made, issuer, family, old, keyring, now, random_bytes)
-        at_once = True
-    at_once = at_once or not times.wait_seconds
+        wait = 0
     with database.writing() as connection:
         if authority_rows.family(connection, old.root) != family:
             raise Conflict(f'somebody else has just changed authority "{name}": look again')
-        made = _prepare(
-            connection, made, old, wait=0 if at_once else times.wait_seconds, actor=actor, now=now
-        )
+        made = _prepare(connection, made, old, wait=wait, actor=actor, now=now)
         for one in before:
             authority_rows.change(connection, one)
-        if at_once:
+        if not wait:
             return _activate(connection, made.id, times, actor=actor, now=now)
     return Rotation(signing=old, other=made)
 
@@ -177,6 +252,18 @@ def _needed_until(
         return now if come else None
     end = authority_rows.last_certificate_ends(connection, made_until=made_until, now=now)
     return None if end is None else min(end, authority.not_after) + 1
+
+
+def _needed_of_next(database: Database, family: Sequence[Authority], times: Times, now: int) -> int:
+    """Say until when the server's next CA is in the way that tokens lead which are out.
+
+    Who trusts an older one comes by way of all between; when that one has ended, by none.
+    """
+    with database.reading() as connection:
+        last = authority_rows.last_token_ends(connection, now=now)
+    if last is None:
+        return now
+    return min(last + times.retry_seconds, max(one.not_after for one in rules.trusted(family)))
 
 
 def _parts(family: Sequence[Authority], name: str) -> tuple[Authority, Authority | None]:

@@ -13,7 +13,8 @@ from app.crypto.server_certificates import missing_hosts
 from app.domain.reach import Reach
 from app.domain.times import rfc3339
 from app.errors import Invalid
-from app.services import reach
+from app.services import foreign, reach
+from app.services.serving import Rehearsal
 from app.store import addresses
 from app.store import authorities as authority_rows
 from app.store import serving as serving_rows
@@ -39,13 +40,13 @@ def mark(database: Database) -> object:
 
 
 def issued(database: Database, keyring: Keyring) -> TlsSecret | None:
-    """The certificate that our own CA has issued for the listener; None while it shows another.
+    """The certificate that our own CA has issued for the listener; None before there is one.
 
     Raises as `reach.open_server_key` does, and Unavailable.
     """
     with database.reading() as connection:
-        certificate = authority_rows.current_server_certificate(connection)
-    if certificate is None or certificate.origin:
+        certificate = authority_rows.current_server_certificate(connection, origin=reach.OURS)
+    if certificate is None:
         return None
     return TlsSecret(
         certificate_pem=certificate.certificate_pem.encode(),
@@ -61,25 +62,31 @@ def take(
     *,
     secret: str,
     url: str,
+    rehearse: Rehearsal,
     now: int,
     random_bytes: Callable[[int], bytes],
 ) -> bool:
     """Let the listener show what a Secret holds, and tell whether it did not before.
 
     `secret` is its `namespace/name`; `url` is the base URL of tokens, where it is not one that the
-    cluster has told. Raises Invalid(what of the Secret, …) when clients could not use it, and then
-    what is shown stays; Unavailable.
+    cluster has told; `rehearse` is asked whether clients would go on with it. Raises Invalid(what
+    of the Secret, …) when clients could not use it, and then what is shown stays; Unavailable.
+
+    Where tokens are out that know another CA only, what was shown before is shown for a while
+    still (see `foreign`).
     """
     with database.reading() as connection:
         told = addresses.read(connection)
-        shown = authority_rows.current_server_certificate(connection)
-    certificate_pem, ca_pem = _checked(held, Reach(url=url or told.url, ca_pem="").host, now)
-    if shown is not None and (shown.origin, shown.certificate_pem, shown.ca_pem) == (
-        reach.SECRET,
+        shown = authority_rows.current_server_certificate(connection, origin=reach.SECRET)
+        host = Reach(url=url or told.url, ca_pem="").host
+        before = foreign.current(connection, host, now)
+    certificate_pem, ca_pem = _checked(held, host, now)
+    if shown is not None and (shown.certificate_pem, shown.ca_pem) == (
         certificate_pem.decode(),
         ca_pem.decode(),
     ):
         return False  # and no writer is kept waiting
+    rehearse(certificate_pem, held.key_pem, ca_pem, host)
     return reach.keep_secret(
         database,
         keyring,
@@ -87,6 +94,7 @@ def take(
         key_pem=held.key_pem,
         ca_pem=ca_pem,
         secret=secret,
+        keep=[one.fingerprint for one in before.needed_before(certificate_pem)] if before else [],
         now=now,
         random_bytes=random_bytes,
     )

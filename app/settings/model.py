@@ -134,8 +134,8 @@ class Reach(_Group):
     )
     hosts: Annotated[tuple[str, ...], BeforeValidator(read_hosts)] = _setting(
         "",
-        "Further host names and IP addresses that the server certificate must carry, separated "
-        "by commas in the environment, a list in the file.",
+        "Further host names and IP addresses that the server certificate must carry, 32 at most, "
+        "separated by commas in the environment, a list in the file.",
         expected="host names or IP addresses: a list, or one text with commas between them",
     )
 

@@ -21,6 +21,7 @@ from app.errors import Invalid
 
 REFUSED: Final = "refused"
 EVERY_NAMESPACE: Final = "*"
+_MOST_HOSTS: Final = 32  # a certificate names twice as many, among them those of the cluster
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
 
@@ -121,7 +122,13 @@ def read_hosts(value: object) -> tuple[str, ...]:
     if not isinstance(items, list | tuple):
         raise _refused()
     bare = (re.sub(r"^\[(.*:.*)\]$", r"\1", _text(item).strip()) for item in items)
-    return tuple(dict.fromkeys(_named_host(item) for item in bare))
+    hosts = tuple(dict.fromkeys(_named_host(item) for item in bare))
+    if len(hosts) > _MOST_HOSTS:
+        raise _refused(
+            f"expected {_MOST_HOSTS} hosts at most, which one certificate has to name, not "
+            f"{len(hosts)}"
+        )
+    return hosts
 
 
 def read_networks(value: object) -> tuple[Network, ...]:

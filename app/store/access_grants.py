@@ -31,6 +31,7 @@ from app.store import sites as site_rows
 from app.store.schema import (
     access_grants,
     answers,
+    audit,
     authorities,
     grants,
     redemptions,
@@ -332,15 +333,7 @@ def marks(
     found = connection.execute(_COUNTED, {"lately": now - 3600}).all()
     if len(names) > _NAMES_SPARED + 2 * len(found):
         names.clear()  # most of them are of grants that are long over
-    unknown = [row[0] for row in found if row[0] not in names]
-    for one in range(0, len(unknown), _AT_ONCE):
-        some = unknown[one : one + _AT_ONCE]
-        names.update(dict.fromkeys(some))
-        query = select(access_grants.c.grant_id, access_grants.c.namespace, access_grants.c.name)
-        for row in connection.execute(
-            query.where(access_grants.c.grant_id.in_(some), _has_resource())
-        ):
-            names[row[0]] = (row[1], row[2])
+    _find_names(connection, [row[0] for row in found], names)
     suspected: dict[str, int] = {row[0]: row[1] for row in connection.execute(_SUSPECTED)}
     wrong: dict[str, int] = {row[0]: row[1] for row in connection.execute(_WRONG)}
     made = {}
@@ -350,6 +343,41 @@ def marks(
             few = suspected.get(grant_id, 0), wrong.get(grant_id, 0)
             made[grant_id] = Mark(*known, spent, revoked_at is not None, *few)
     return made
+
+
+def newest_entry(connection: Connection) -> int:
+    """The number of the newest entry of the audit log; 0 when there is none."""
+    return connection.scalar(_NEWEST_ENTRY) or 0
+
+
+def entries_after(
+    connection: Connection, number: int, names: dict[str, tuple[str, str] | None]
+) -> Mapping[int, tuple[str, str] | None]:
+    """Entries of the audit log with higher numbers, and the resource that each one tells of.
+
+    None where that is something else. It is found by the numbers alone, however long the log is.
+    `names` is as for `marks`.
+    """
+    told = connection.execute(_ENTRIES_AFTER, {"after": number}).all()
+    found = {row[0]: row[1].removeprefix(_GRANT) for row in told if row[1].startswith(_GRANT)}
+    _find_names(connection, list(dict.fromkeys(found.values())), names)
+    # What is asked for beside this may have forgotten some.
+    return {row[0]: names.get(found[row[0]]) if row[0] in found else None for row in told}
+
+
+def _find_names(
+    connection: Connection, grant_ids: Sequence[str], names: dict[str, tuple[str, str] | None]
+) -> None:
+    """Add to `names` what is not in there yet of these grants."""
+    unknown = [one for one in grant_ids if one not in names]
+    for one in range(0, len(unknown), _AT_ONCE):
+        some = unknown[one : one + _AT_ONCE]
+        names.update(dict.fromkeys(some))
+        query = select(access_grants.c.grant_id, access_grants.c.namespace, access_grants.c.name)
+        for row in connection.execute(
+            query.where(access_grants.c.grant_id.in_(some), _has_resource())
+        ):
+            names[row[0]] = (row[1], row[2])
 
 
 def live_names(connection: Connection) -> Sequence[tuple[str, str]]:
@@ -391,6 +419,9 @@ _COUNTED: Final = select(grants.c.id, grants.c.spent, grants.c.revoked_at).where
     grants.c.expires_at > bindparam("lately"),
     or_(grants.c.revoked_at.is_(None), grants.c.revoked_at > bindparam("lately")),
 )
+_GRANT: Final = "grant/"  # before its id, in the audit log
+_NEWEST_ENTRY: Final = select(func.max(audit.c.id))
+_ENTRIES_AFTER: Final = select(audit.c.id, audit.c.target).where(audit.c.id > bindparam("after"))
 _SUSPECTED: Final = select(suspicions.c.grant_id, func.count()).group_by(suspicions.c.grant_id)
 _WRONG: Final = select(wrong_codes.c.grant_id, wrong_codes.c.count)
 _REDEEMED_AFTER: Final = (

@@ -1,9 +1,10 @@
 """Rows of authorities and of the server's certificates. The caller holds the transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Row,
     delete,
@@ -17,7 +18,14 @@ from sqlalchemy import (
 
 from app.domain.authorities import Authority, Purpose, ServerCertificate, State
 from app.errors import Broken
-from app.store.schema import authorities, grants, redemptions, server_certificates, sites
+from app.store.schema import (
+    access_grants,
+    authorities,
+    grants,
+    redemptions,
+    server_certificates,
+    sites,
+)
 
 _STALE: Final = ""  # in place of a fingerprint, while a row is on its way out
 _CERTIFICATES_KEPT: Final = 100  # of the listener, for what they say of the past
@@ -156,14 +164,15 @@ def tokens_may_come(
 ) -> bool:
     """Tell whether anybody may come yet with a token made at `made_until` (UTC seconds) or before.
 
-    That is who could redeem it, and who did in the last `retry_seconds`, and may ask again.
+    That is who could redeem it, and who did in the last `retry_seconds`, and may ask again. One of
+    an AccessGrant that is used up counts too, as long as its window lasts: more may be allowed.
     """
     lately = exists().where(
         redemptions.c.grant_id == grants.c.id,
         redemptions.c.ordinal == grants.c.spent,
         redemptions.c.redeemed_at > now - retry_seconds,
     )
-    redeemable = (grants.c.spent < grants.c.allowed) & (grants.c.expires_at > now)
+    redeemable = (grants.c.expires_at > now) & _may_be_redeemed()
     found = connection.execute(
         select(grants.c.id)
         .where(
@@ -175,6 +184,21 @@ def tokens_may_come(
         .limit(1)
     )
     return found.first() is not None
+
+
+def last_token_ends(connection: Connection, *, now: int) -> int | None:
+    """When the last window ends, in UTC seconds, of the grants that may be redeemed after `now`."""
+    return connection.execute(
+        select(func.max(grants.c.expires_at)).where(
+            grants.c.expires_at > now, grants.c.revoked_at.is_(None), _may_be_redeemed()
+        )
+    ).scalar()
+
+
+def _may_be_redeemed() -> ColumnElement[bool]:
+    """Within its window: something is left of it, or its AccessGrant may come to allow more."""
+    asked_for = exists().where(access_grants.c.grant_id == grants.c.id)
+    return or_(grants.c.spent < grants.c.allowed, asked_for)
 
 
 def last_certificate_ends(connection: Connection, *, made_until: int, now: int) -> int | None:
@@ -204,10 +228,14 @@ def soonest_expiry(connection: Connection) -> int | None:
     ).scalar()
 
 
-def add_server_certificate(connection: Connection, certificate: ServerCertificate) -> None:
+def add_server_certificate(
+    connection: Connection, certificate: ServerCertificate, *, keep: Collection[str] = ()
+) -> None:
     """Make it the current certificate of the HTTPS listener, whether it was that before or not.
 
-    Of those before it the keys are erased, which nobody needs any more, and in the end the rows.
+    Of those before it that have its origin the keys are erased, which nobody needs any more, but
+    for those with a fingerprint in `keep`; and in the end the rows. Those of another origin are
+    what other replicas serve, while settings are being changed.
     """
     table = server_certificates
     # It may have a row already, which makes way only once there is a newer one: a number that is
@@ -236,19 +264,36 @@ def add_server_certificate(connection: Connection, certificate: ServerCertificat
             or_(table.c.fingerprint == _STALE, table.c.id <= added - _CERTIFICATES_KEPT)
         )
     )
-    connection.execute(update(table).where(table.c.id != added).values(sealed_key=b""))
-
-
-def current_server_certificate(connection: Connection) -> ServerCertificate | None:
-    """The newest certificate of the HTTPS listener."""
-    return next(iter(latest_server_certificates(connection, 1)), None)
-
-
-def latest_server_certificates(connection: Connection, limit: int) -> Sequence[ServerCertificate]:
-    """The newest certificates of the HTTPS listener, the current one first."""
-    rows = connection.execute(
-        select(server_certificates).order_by(server_certificates.c.id.desc()).limit(limit)
+    connection.execute(
+        update(table)
+        .where(
+            table.c.id != added,
+            table.c.origin == certificate.origin,
+            table.c.fingerprint.not_in(keep),
+        )
+        .values(sealed_key=b"")
     )
+
+
+def current_server_certificate(
+    connection: Connection, origin: str | None = None
+) -> ServerCertificate | None:
+    """The newest certificate of the HTTPS listener; with an `origin`, of those of that one.
+
+    What has no key any more is not current for anybody.
+    """
+    newest = latest_server_certificates(connection, 1, origin)
+    return next((one for one in newest if one.sealed_key), None)
+
+
+def latest_server_certificates(
+    connection: Connection, limit: int, origin: str | None = None
+) -> Sequence[ServerCertificate]:
+    """The newest certificates of the listener, the current one first; with an `origin`, of that."""
+    query = select(server_certificates).order_by(server_certificates.c.id.desc()).limit(limit)
+    if origin is not None:
+        query = query.where(server_certificates.c.origin == origin)
+    rows = connection.execute(query)
     return [
         ServerCertificate(
             certificate_pem=row.certificate_pem,

@@ -46,6 +46,9 @@ class Backend(Protocol):
     def damages(self, connection: Connection) -> list[str]:
         """What the database finds wrong with itself."""
 
+    def abandon(self) -> None:
+        """Have whatever waits for the database fail, and what is begun later as well."""
+
 
 class Database:
     """A database, opened for durability; every transaction is begun and ended here."""
@@ -143,6 +146,14 @@ class Database:
             revision = _revision(connection, tables)
             if revision != schema.REVISION and not _serves_us(connection, revision):
                 _migrate(connection)
+
+    def abandon(self) -> None:
+        """Have whatever waits for the database fail, in any thread, and what is begun later too.
+
+        For the end of a process, which must not depend on a database that does not answer. A
+        transaction that is cut off is rolled back, or committed if it had got so far.
+        """
+        self.backend.abandon()
 
     def close(self) -> None:
         """Close all pooled connections."""

@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import os
 import select
-import socket
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -12,7 +10,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from app.errors import Unavailable
-from app.store.postgresql import CONNECT_SECONDS, DURABLE
+from app.store.postgresql import CONNECT_SECONDS, DURABLE, cut
 
 _SECONDS: Final = 2.5  # more than what the server itself grants a statement
 
@@ -79,7 +77,7 @@ class Line:
         connection = self._connection
         if connection is None:
             raise Unavailable("database: not connected")
-        overdue = asyncio.get_running_loop().call_later(_SECONDS, _cut, connection)
+        overdue = asyncio.get_running_loop().call_later(_SECONDS, cut, connection)
         try:
             cursor = connection.cursor(binary=True)
             await cursor.execute(statement, parameters, prepare=True)
@@ -108,15 +106,3 @@ def _silent(connection: psycopg.AsyncConnection[Any]) -> bool:
     waiting = select.poll()
     waiting.register(connection.fileno(), select.POLLIN)
     return not waiting.poll(0)
-
-
-def _cut(connection: psycopg.AsyncConnection[Any]) -> None:
-    """End a statement that takes too long by taking the connection away from it.
-
-    Cancelling it would mean asking the very server that does not answer.
-    """
-    with (
-        contextlib.suppress(psycopg.Error, OSError),
-        socket.socket(fileno=os.dup(connection.fileno())) as handle,
-    ):
-        handle.shutdown(socket.SHUT_RDWR)

@@ -3,10 +3,15 @@
 Transactions are opened in `app.store.engine`; the ledger on PostgreSQL is a module of its own.
 """
 
+import contextlib
+import os
 import re
+import socket
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakSet
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -83,6 +88,9 @@ class Postgresql:
         Raises Misconfigured when the URL cannot be read; no message of ours ever quotes it.
         """
         self._parameters: Final = {**_CONNECTION, **_parse(url)}
+        self._opened: Final[WeakSet[psycopg.Connection[Any]]] = WeakSet()
+        self._abandoned: Final = threading.Event()
+        self._lock: Final = threading.Lock()  # while either of these two changes
         self.name = _name(self._parameters)
         # hide_parameters: what was to be stored must not appear in the text of an error.
         self.engine = create_engine(
@@ -159,14 +167,39 @@ class Postgresql:
             f"the constraint {name} was never checked" for name in unchecked
         ]
 
+    def abandon(self) -> None:
+        """Cut all connections of the pool, and open none any more."""
+        with self._lock:
+            self._abandoned.set()
+            for connection in self._opened:
+                cut(connection)
+
     def _connect(self) -> psycopg.Connection[Any]:
+        if self._abandoned.is_set():
+            raise psycopg.OperationalError("the server is stopping")
         options = " ".join(f"-c {name}={value}" for name, value in _SESSION.items())
         given = self._parameters.get("options", "")
         parameters = {**self._parameters, "options": f"{options} {given}".strip()}
         connection = psycopg.connect(make_conninfo(**parameters), autocommit=True)
+        with self._lock:
+            self._opened.add(connection)
+            if self._abandoned.is_set():
+                cut(connection)
         connection.execute(DURABLE)
         connection.autocommit = False
         return connection
+
+
+def cut(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+    """End a statement that takes too long by taking the connection away from it.
+
+    Cancelling it would mean asking the very server that does not answer.
+    """
+    with (
+        contextlib.suppress(psycopg.Error, OSError),
+        socket.socket(fileno=os.dup(connection.fileno())) as handle,
+    ):
+        handle.shutdown(socket.SHUT_RDWR)
 
 
 def _parse(url: str) -> dict[str, str]:

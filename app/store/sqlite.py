@@ -97,6 +97,9 @@ class Sqlite:
         told.__cause__ = error
         return told
 
+    def abandon(self) -> None:
+        """Do nothing: who waits here waits for seconds, and the file does not go away."""
+
     def damages(self, connection: Connection) -> list[str]:
         """What SQLite's own check of the file and of all references finds."""
         found = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check")]

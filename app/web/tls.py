@@ -3,6 +3,7 @@
 What is in the certificate, and when another takes its place, is decided elsewhere.
 """
 
+import contextlib
 import os
 import ssl
 
@@ -32,6 +33,39 @@ def server_context(certificate_pem: bytes, key_pem: bytes) -> ssl.SSLContext:
     load_certificates(certificate_pem)
     _load_chain(context, certificate_pem.rstrip() + b"\n" + to_pem(load_private_key(key_pem)))
     return context
+
+
+def rehearse(certificate_pem: bytes, key_pem: bytes, ca_pem: bytes, host: str) -> None:
+    """Shake hands with ourselves as a client does that trusts `ca_pem` and dials `host`.
+
+    So dates, usages, path lengths, strength and name are judged by what judges them in earnest.
+    With an empty `host` the name is not looked at. Raises Invalid("certificate", "key" or "ca", …)
+    when such a client would not go on.
+    """
+    server = server_context(certificate_pem, key_pem)
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.minimum_version = ssl.TLSVersion.TLSv1_3
+    client.check_hostname = bool(host)
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # a client may trust an intermediate alone
+    try:
+        client.load_verify_locations(cadata=ca_pem.decode("ascii"))
+    except (ssl.SSLError, ValueError) as error:
+        raise Invalid("ca", "OpenSSL cannot read it") from error
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = server.wrap_bio(to_server, to_client, server_side=True)
+    try:
+        theirs = client.wrap_bio(to_client, to_server, server_hostname=host or None)
+    except ValueError as error:  # the name of a host that cannot be
+        raise Invalid("certificate", f"no client can ask for the host {host}") from error
+    try:
+        for side in (theirs, ours):  # the client's hello, and all that the server says
+            with contextlib.suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+        theirs.do_handshake()
+    except ssl.SSLCertVerificationError as error:
+        raise Invalid("certificate", f"clients refuse it: {error.verify_message}") from error
+    except ssl.SSLError as error:
+        raise Invalid("certificate", f"clients refuse it ({error.reason})") from error
 
 
 def _load_chain(context: ssl.SSLContext, pem: bytes) -> None:

@@ -14,7 +14,6 @@ from app.crypto.certificates import load_certificates
 from app.crypto.issuers import Issuer
 from app.crypto.keys import PrivateKey, to_pem
 from app.crypto.server_certificates import (
-    begins_with,
     create_server_certificate,
     missing_hosts,
 )
@@ -210,24 +209,3 @@ def test_openssl_takes_the_certificate_for_a_server_and_not_for_a_client(
         command += ["-attime", str(NOW), "-CAfile", "ca.pem", "leaf.pem"]
         run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert (run.returncode == 0) is taken, run.stderr
-
-
-@pytest.mark.parametrize(
-    ("hosts", "first"),
-    [
-        (("west.example", "east.example"), "WEST.example"),
-        (("2001:db8::7", "west.example"), "2001:DB8:0::7"),
-        (("10.0.0.7",), "10.0.0.7"),
-        ((f"{'x' * 60}.west.example", "east.example"), f"{'x' * 60}.west.example"),
-    ],
-)
-def test_a_certificate_begins_with_the_host_that_was_named_first(
-    keys: dict[str, PrivateKey], issuer: Issuer, hosts: tuple[str, ...], first: str
-) -> None:
-    pem = create(issuer, keys["p256"], *hosts)
-    assert begins_with(pem, first)
-    assert not any(begins_with(pem, host) for host in (*hosts[1:], "elsewhere.example"))
-
-
-def test_a_certificate_without_hosts_begins_with_none(keys: dict[str, PrivateKey]) -> None:
-    assert not begins_with(odd_certificate(keys["p256"]).pem, "west.example")

@@ -80,6 +80,7 @@ EVERY_STANDING = [
     replace(FACTS, known=None),
     replace(FACTS, site=None),
     replace(FACTS, site=replace(SITE, endpoints=())),
+    replace(FACTS, site=replace(SITE, endpoints=3000 * SITE.endpoints)),
     replace(FACTS, site=replace(SITE, edge=True)),
     replace(FACTS, signer=Signer()),
     replace(FACTS, signer=replace(SIGNER, not_before=at("2026-11-23T00:00:00Z"))),

@@ -22,6 +22,7 @@ from app.domain.authorities import (
     generation_name,
     keyless,
     listener_chain,
+    nears_its_end,
     prepared,
     renewal_at,
     trusted,
@@ -156,6 +157,17 @@ def test_one_that_still_signs_for_the_listener_keeps_its_key_until_it_ends() -> 
 @pytest.mark.parametrize("state", [State.ACTIVE, State.ENDED])
 def test_what_signs_and_what_has_ended_has_no_next_step(state: State) -> None:
     assert due(an_authority(state=state, since=NOW, due_at=NOW), LATER) is None
+
+
+@pytest.mark.parametrize(
+    ("life", "left"), [(3650 * DAY, 365 * DAY), (3 * 365 * DAY, 365 * DAY), (300, 100), (4, 1)]
+)
+def test_one_nears_its_end_when_what_it_signs_would_or_a_third_of_its_life_is_left(
+    life: int, left: int
+) -> None:
+    one = an_authority(not_before=NOW, not_after=NOW + life)
+    for now, near in ((NOW + life - left, False), (NOW + life - left + 1, True), (LATER * 9, True)):
+        assert nears_its_end(one, now, leaf_seconds=365 * DAY) is near
 
 
 EVENTS = st.lists(

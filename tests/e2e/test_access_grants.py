@@ -24,7 +24,7 @@ from tests.kube.stage import RULES
 from tests.postgresql import Cluster
 from tests.running import Answer, Server, running
 
-CRD: Final = Path(__file__).parents[2] / "deploy" / "crds" / "accessgrants.yaml"
+CRDS: Final = Path(__file__).parents[2] / "deploy" / "crds"
 NOW: Final = ambient.utc_now()
 QUICK: Final = {
     "lease_seconds": 2,
@@ -100,21 +100,24 @@ def shown(kube: Kube) -> Counter[int]:
 # The procedure.
 
 
-def table(kube: Kube, namespace: str) -> list[list[str]]:
-    """What `kubectl get accessgrants` shows, by the columns of the definition that we ship."""
-    [version] = yaml.safe_load(CRD.read_text())["spec"]["versions"]
+def table(kube: Kube, namespace: str, plural: str) -> list[list[str]]:
+    """What `kubectl get` shows, by the columns of the definition that we ship."""
+    definition = yaml.safe_load((CRDS / f"{plural}.yaml").read_text())["spec"]
+    [version] = definition["versions"]
     columns = version["additionalPrinterColumns"]
 
     def cell(found: Any, path: str) -> str:
         for step in path.removeprefix(".").split("."):
             found = found.get(step) if isinstance(found, dict) else None
+        if isinstance(found, bool):
+            return str(found).lower()
         return "" if found is None else str(found)
 
     return [
         ["NAME", *(column["name"].upper() for column in columns)],
         *(
             [found["metadata"]["name"], *(cell(found, column["jsonPath"]) for column in columns)]
-            for found in kube.find("AccessGrant", namespace)
+            for found in kube.find(definition["names"]["kind"], namespace)
         ),
     ]
 
@@ -134,11 +137,11 @@ class Kubectl:
         else:
             self._run("apply", "-f", str(file))
 
-    def get(self) -> list[list[str]]:
+    def get(self, plural: str = "accessgrants") -> list[list[str]]:
         """The table, word for word."""
-        rows = table(self._kube, self._namespace)
+        rows = table(self._kube, self._namespace, plural)
         if self._program is not None:
-            lines = self._run("get", "accessgrants").splitlines() or [" ".join(rows[0])]
+            lines = self._run("get", plural).splitlines() or [" ".join(rows[0])]
             assert [line.split() for line in lines] == [" ".join(row).split() for row in rows]
         return rows
 

@@ -8,6 +8,7 @@ from sqlalchemy import delete
 
 from app import ambient
 from app.errors import Reason, Refused, Unavailable
+from app.kube import controller
 from app.kube.controller import Work
 from app.kube.elector import Terms
 from app.services import authorities, grants
@@ -375,7 +376,7 @@ def test_while_the_database_is_away_it_is_asked_again(
             go_away()
         stage.redeem(grant)
         stage.found(lambda status: status["redemptions"] == 1)
-    assert len(asked) >= 4
+        assert stage.kube.until(lambda: len(asked) >= 4)
     # It did not have to begin anew.
     assert len(fake_kube.requests.of(verb="list", resource="sites", user=USER)) == 1
 
@@ -642,6 +643,22 @@ def test_a_database_that_is_set_back_while_it_leads_gives_nothing_back(stage: St
 def spent(stage: Stage, grant: Object) -> int:
     """What the database has counted of a grant."""
     return grants.show(stage.stand.database, grant["metadata"]["uid"])[0].spent
+
+
+def test_a_status_follows_also_where_there_are_too_many_grants_to_look_at_often(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(controller, "_SHARE", 10**9)
+    with stage.replica():
+        stage.grant(redemptionsAllowed=3)
+        grant = stage.ready()
+        for count in (1, 2):
+            stage.redeem(grant, subject=f"site-{count}")
+            stage.found(lambda status, count=count: status["redemptions"] == count)  # type: ignore[misc]
+        grants.revoke(
+            stage.stand.database, grant["metadata"]["uid"], actor="cli:test", now=ambient.utc_now()
+        )
+        stage.found(lambda status: status["message"].startswith("Revoked"))
 
 
 # How the server is reached.

@@ -19,6 +19,7 @@ from tests.kube.clients import LOG, config_file, connected, no_chance, run, runn
 
 LEASE = Key("default", "grantserver")
 TERMS = Terms(lease_seconds=1, renew_seconds=0.6, retry_seconds=0.1, call_seconds=0.25)
+LONG = Terms(lease_seconds=3600, renew_seconds=1800, retry_seconds=0.05, call_seconds=20)
 MICRO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 
@@ -336,6 +337,64 @@ def test_a_deleted_lease_is_not_taken_from_its_holder(
     assert office.history == ["left"]
 
 
+@asynccontextmanager
+async def newcomer(
+    server: api_server.Kube, directory: Path, office: Office, **more: Any
+) -> AsyncIterator[Candidate]:
+    """One that has never seen the Lease, and knows that somebody has led before."""
+    async with connected(server, directory, token=server.token("new")) as kube:
+        given: dict[str, Any] = {"clock": ambient.utc_instant, "random_bytes": no_chance}
+        given |= {"log": LOG, "begun": lambda: True, "terms": TERMS}
+        given |= {"monotonic": ambient.monotonic}
+        candidate = Candidate("new", Elector(kube, LEASE, "new", **(given | more)), office)
+        try:
+            yield candidate
+        finally:
+            await candidate.stop()
+
+
+def test_who_comes_while_there_is_no_lease_lets_its_holder_make_it_again(
+    fake_kube: FakeKube, tmp_path: Path
+) -> None:
+    office = Office()
+    terms = Terms(lease_seconds=20, renew_seconds=15, retry_seconds=0.05, call_seconds=0.2)
+
+    async def main() -> None:
+        async with candidates(fake_kube, tmp_path, office, "left", terms=terms):
+            away = fake_kube.faults.freeze(user="left")
+            await asyncio.to_thread(away.wait, 1)
+            fake_kube.delete("Lease", LEASE.name)
+            async with newcomer(fake_kube, tmp_path, office, terms=terms):
+                await until(lambda: len(fake_kube.requests.of(user="new", verb="get")) > 5)
+                assert fake_kube.find("Lease") == []
+                away.release()
+                await until(lambda: fake_kube.find("Lease"))
+                looks = len(fake_kube.requests.of(user="new", verb="get"))
+                await until(lambda: len(fake_kube.requests.of(user="new")) > looks + 2)
+                assert lease(fake_kube)["holderIdentity"] == "left"
+
+    run(main())
+    assert office.history == ["left"]
+
+
+def test_a_lease_that_nobody_makes_again_is_made_when_its_time_is_over(
+    server: api_server.Kube, tmp_path: Path
+) -> None:
+    office = Office()
+    now = [1000.0]
+
+    async def main() -> None:
+        async with newcomer(server, tmp_path, office, monotonic=lambda: now[0]):
+            for _ in range(2):
+                looks = len(server.requests.of(user="new", verb="get"))
+                await until(lambda: len(server.requests.of(user="new", verb="get")) > looks + 2)  # noqa: B023
+                assert server.find("Lease") == []
+                now[0] += 0.51 * TERMS.lease_seconds
+            await until(office.is_held_by("new"))
+
+    run(main())
+
+
 def test_who_loses_the_lease_to_another_stops_at_once(
     server: api_server.Kube, tmp_path: Path
 ) -> None:
@@ -414,7 +473,7 @@ def test_a_leader_gets_over_short_faults(fake_kube: FakeKube, tmp_path: Path, fa
 
     async def main() -> None:
         # As short as they are, they are not to take as long as renewing may.
-        terms = Terms(lease_seconds=20, renew_seconds=15, retry_seconds=0.05, call_seconds=0.5)
+        terms = Terms(lease_seconds=20, renew_seconds=15, retry_seconds=0.05, call_seconds=2.0)
         async with candidates(fake_kube, tmp_path, office, "left", terms=terms) as (left,):
             FAULTS[fault](fake_kube)
             before = lease(fake_kube)["renewTime"]
@@ -559,6 +618,24 @@ def test_a_stop_does_not_wait_for_a_frozen_api_server(fake_kube: FakeKube, tmp_p
             async with asyncio.timeout(5.0):
                 await left.stop()
             fake_kube.faults.clear()
+
+    run(main())
+
+
+def test_a_lease_is_passed_on_also_when_it_was_being_renewed(
+    fake_kube: FakeKube, tmp_path: Path
+) -> None:
+    """The renewal arrives, and its answer does not: the version that we know is not the last."""
+
+    async def main() -> None:
+        async with candidates(fake_kube, tmp_path, Office(), "left", terms=LONG) as (left,):
+            before = lease(fake_kube)["renewTime"]
+            unanswered = fake_kube.faults.freeze(times=1, after=True, verb="update")
+            await until(lambda: lease(fake_kube)["renewTime"] > before)
+            await asyncio.to_thread(unanswered.wait, 1)
+            await left.stop()
+            assert "holderIdentity" not in lease(fake_kube)
+            unanswered.release()
 
     run(main())
 

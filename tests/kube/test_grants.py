@@ -590,8 +590,10 @@ def test_what_was_granted_holds_while_the_spec_of_a_live_grant_makes_no_sense(
     assert spoilt["code"] == grant["status"]["code"]
     assert stage.redeem(grant).ordinal == 1
     stage.spec(expirationWindow="15m", redemptionsAllowed=2)
-    status = stage.found(lambda status: status["redemptions"] == 1)["status"]
-    assert (status["status"], expires(status)) == ("Ready", expires(grant["status"]))
+    mended = stage.found(lambda status: (status["status"], status["redemptions"]) == ("Ready", 1))[
+        "status"
+    ]
+    assert expires(mended) == expires(grant["status"])
 
 
 # It is deleted.

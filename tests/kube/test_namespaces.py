@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from app import ambient
 from app.crypto.keys import PrivateKey, to_pem, to_traditional_pem
 from app.domain.authorities import Authority
-from app.domain.sites import Site
+from app.domain.sites import MOST_ENDPOINTS, Site
 from app.errors import Unavailable
 from app.kube.informer import Informer, Pace
 from app.kube.namespaces import KEYS_KEPT_SECONDS, NOTHING, Namespaces, kept_of_secret
@@ -466,6 +466,27 @@ def test_an_edge_site_has_no_endpoints_for_others(kube: Kube, stand: Stand, tmp_
             await play.change_site({"spec": {"edge": False}})
             assert await play.settle()
             assert len(play.the_site().endpoints) == 2
+
+    asyncio.run(main())
+
+
+def test_a_site_with_more_endpoints_than_an_answer_holds_gives_none(
+    kube: Kube, stand: Stand, tmp_path: Path
+) -> None:
+    many = [
+        {"name": "inter-router", "host": "192.0.2.4", "port": str(port), "group": "skupper-router"}
+        for port in range(1, MOST_ENDPOINTS + 2)
+    ]
+
+    async def main() -> None:
+        async with playing(kube, stand, tmp_path) as play:
+            await play.put_secret(a_secret())
+            await play.put_site(a_site(status={"endpoints": many}))
+            await play.settle()
+            assert play.the_site().endpoints == ()
+            await play.change_site({"status": {"endpoints": many[1:]}}, part="status")
+            assert await play.settle()
+            assert len(play.the_site().endpoints) == MOST_ENDPOINTS
 
     asyncio.run(main())
 

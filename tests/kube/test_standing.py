@@ -6,6 +6,7 @@ import pytest
 from app.domain.access_grants import Told, read_told
 from app.domain.grants import State
 from app.domain.reach import Reach
+from app.domain.sites import MOST_ENDPOINTS
 from app.domain.theft import SuspectedTheft
 from app.domain.times import rfc3339
 from app.kube.applier import Condition
@@ -92,6 +93,15 @@ def test_an_edge_site_cannot_be_linked_to() -> None:
     no = (False, "Error", "Edge sites cannot accept incoming links from remote sites")
     assert no[2] == EDGE
     assert said(stands) == {"Processed": no, "Resolved": OK, "Ready": no}
+
+
+def test_a_site_with_more_endpoints_than_an_answer_holds_says_what_to_do() -> None:
+    most = tuple(an_endpoint(port=1 + number) for number in range(MOST_ENDPOINTS))
+    assert standing(facts(site=replace(SITE, endpoints=most))).ready
+    stands = standing(facts(site=replace(SITE, endpoints=(*most, an_endpoint(port=9999)))))
+    no = said(stands)["Ready"]
+    assert no[:2] == (False, "Error")
+    assert 'Site "north" has 257 endpoints, and an answer holds at most 256: remove' in no[2]
 
 
 def test_a_server_without_an_address_leaves_the_grant_unresolved() -> None:

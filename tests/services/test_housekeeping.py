@@ -557,6 +557,69 @@ def test_a_rotation_that_fails_is_told_and_holds_nothing_up(
     assert {event["level"] for event in told.events} == {level}
 
 
+# A clock that jumps.
+
+
+@pytest.mark.parametrize("seconds", [2 * DAY, -2 * DAY])
+def test_when_the_clock_has_jumped_nothing_is_deleted_or_rotated_for_an_hour(
+    base: Database, seconds: int
+) -> None:
+    told, clock, steps = Told(), Clock(), Counter[str]()
+    with base.writing() as connection:
+        add_answers(connection, NOW + DAY)
+
+    def advance() -> int:
+        steps["taken"] += 1
+        return 0
+
+    made = told.housekeeping(a_sweeper(base, clock=clock), advance=advance)
+    made.look(sweep=True)
+    assert steps["taken"] == 1
+    clock.now += seconds
+    told.seconds += 60
+    made.look(sweep=True)
+    [event] = told.events
+    assert (event["level"], event["jump_seconds"]) == ("warning", seconds - 60)
+    for passed in (60, 3479, 60):  # the last one is an hour after the first
+        clock.now += passed
+        told.seconds += passed
+        made.look(sweep=True)
+        assert (steps["taken"], len(told.events)) == (1, 1)
+    assert count(base, schema.answers) == 1
+    clock.now += 1
+    told.seconds += 1
+    made.look(sweep=True)
+    assert steps["taken"] == 2
+    assert count(base, schema.answers) == (0 if seconds > 0 else 1)
+
+
+def test_a_clock_that_is_set_right_again_has_ended_and_deleted_nothing(base: Database) -> None:
+    told, clock = Told(), Clock()
+    with base.writing() as connection:
+        add_answers(connection, NOW + DAY)
+    made = told.housekeeping(a_sweeper(base, clock=clock))
+    for jump in (2 * DAY, -2 * DAY, 0):
+        clock.now += jump + 3000
+        told.seconds += 3000
+        made.look(sweep=True)
+    clock.now += 3000
+    told.seconds += 3000
+    made.look(sweep=True)
+    assert told.sweeps.acquire(blocking=False)
+    assert count(base, schema.answers) == 1
+
+
+def test_a_clock_that_is_a_little_off_is_trusted(base: Database) -> None:
+    told, clock = Told(), Clock()
+    made = told.housekeeping(a_sweeper(base, clock=clock))
+    for _ in range(100):
+        clock.now += 90
+        told.seconds += 60
+        made.look(sweep=True)
+        assert told.sweeps.acquire(blocking=False)
+    assert told.events == []
+
+
 # From the command line.
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import delete, func, select, update
 
 from app import ambient
@@ -10,7 +11,7 @@ from app.crypto.facts import facts, verify_issued_by
 from app.crypto.keys import load_private_key
 from app.crypto.sealing import Keyring, load_or_create
 from app.domain.audit import Act
-from app.domain.authorities import renewal_at
+from app.domain.authorities import MOST_HOSTS, renewal_at
 from app.errors import GrantServerError, Lack, Misconfigured, Missing, Unready
 from app.services import audit, authorities, reach, rotation
 from app.services.reach import LIFETIME_SECONDS, ServerMaterial
@@ -18,8 +19,10 @@ from app.store import audit as audit_rows
 from app.store import authorities as authority_rows
 from app.store import schema
 from tests.builders import NOW, Stand
+from tests.services.verifying import handshake
 
 HOSTS = ("west.example", "192.0.2.1", "2001:db8::1")
+DER = Encoding.DER
 
 
 def material(
@@ -172,6 +175,123 @@ def test_one_that_another_authority_signed_does_not_serve(stand: Stand) -> None:
     with stand.database.writing() as connection:
         connection.execute(update(schema.server_certificates).values(authority_id=site.id))
     assert material(stand) != first
+
+
+# Replicas whose settings differ, and hosts of tokens that are out
+
+
+def hosts_of(made: ServerMaterial) -> tuple[str, ...]:
+    return facts(made.certificate_pem).hosts
+
+
+def wanted(stand: Stand, first: str, *hosts: str) -> ServerMaterial:
+    return reach.server_material(
+        stand.database,
+        stand.keyring,
+        hosts=hosts,
+        first=first,
+        now=stand.clock.now,
+        random_bytes=ambient.random_bytes,
+    )
+
+
+@pytest.mark.parametrize("tokens_are_out", [True, False])
+@pytest.mark.parametrize(
+    "replicas",
+    [
+        [("lb.example", "a.example"), ("lb.example", "b.example"), ("lb.example", "c.example")],
+        [("a.example",), ("b.example",), ("localhost",)],
+    ],
+)
+def test_replicas_that_want_other_hosts_come_to_serve_one_certificate_with_all_of_them(
+    stand: Stand, replicas: list[tuple[str, ...]], tokens_are_out: bool
+) -> None:
+    stand.set_site()
+    wanted(stand, "old.example")
+    if tokens_are_out:
+        stand.make_grant(window_seconds=10_000)
+    stand.clock.now += 7200
+    for _ in range(20):
+        made = [wanted(stand, *replica) for replica in replicas]
+        stand.clock.now += 2
+    assert len(set(map(dump, made))) == 1
+    assert how_many(stand) <= 2 * len(replicas)
+    found = hosts_of(made[0])
+    assert {host for replica in replicas for host in replica} <= set(found)
+    assert ("old.example" in found) is tokens_are_out
+
+
+def test_each_host_that_tokens_may_carry_stays_and_not_the_first_alone(stand: Stand) -> None:
+    """What comes first in it is what the last replica wanted; tokens of another carry another."""
+    stand.set_site()
+    for first in ("a.example", "b.example", "a.example"):
+        wanted(stand, first)
+    stand.clock.now += 600
+    stand.make_grant(window_seconds=10_000)
+    stand.clock.now += 7200
+    assert set(hosts_of(wanted(stand, "c.example"))) == {"a.example", "b.example", "c.example"}
+    stand.clock.now += 7200
+    assert hosts_of(wanted(stand, "d.example")) == ("d.example",)
+
+
+def test_they_do_so_again_when_it_is_renewed(stand: Stand) -> None:
+    for first in ("a.example", "b.example"):
+        wanted(stand, first)
+    stand.clock.now = renewal(stand)
+    before = how_many(stand)
+    made = [wanted(stand, first) for first in ("a.example", "b.example") * 3]
+    assert how_many(stand) <= before + 2
+    assert set(hosts_of(made[-1])) == {"a.example", "b.example"}
+
+
+def test_a_host_that_nobody_wants_goes_when_no_token_with_it_is_out(stand: Stand) -> None:
+    wanted(stand, "old.example")
+    stand.clock.now += 3601
+    assert hosts_of(wanted(stand, "new.example")) == ("new.example",)
+
+
+def test_the_certificate_of_nobody_gives_its_host_to_no_other(stand: Stand) -> None:
+    assert hosts_of(wanted(stand, "")) == ("localhost",)
+    assert hosts_of(wanted(stand, "west.example")) == ("west.example",)
+
+
+def long_host(number: int) -> str:
+    return f"{'a' * 60}.{'b' * 60}.{'c' * 60}.{'d' * 50}.h{number}.example"
+
+
+def test_of_very_many_hosts_the_first_are_named_and_clients_take_the_certificate(
+    stand: Stand, tmp_path: Path
+) -> None:
+    """OpenSSL reads 100 KiB of certificates, Go 64 KiB of one message."""
+    stand.clock.now = ambient.utc_now()
+    stand.set_site()
+    for generation in range(3):
+        made = wanted(
+            stand, "west.example", *[long_host(9000 * generation + n) for n in range(600)]
+        )
+        stand.make_grant(name=f"g{generation}")
+    found = hosts_of(made)
+    assert found[:2] == ("west.example", long_host(18_000))
+    assert len(found) == 2 * MOST_HOSTS
+    assert {long_host(9000), long_host(0)} <= set(found)  # the latest, and what is left room for
+    again = wanted(stand, "west.example", *[long_host(18_000 + n) for n in range(600)])
+    assert again == made
+    assert len(x509.load_pem_x509_certificate(made.certificate_pem).public_bytes(DER)) < 48 * 1024
+    handshake(made, reach.current(stand.database, "x").ca_pem, tmp_path)
+    *_, entry = audit.latest(stand.database, limit=9, target="server/certificate")
+    assert entry.details["left_out"] == f"537 hosts, {long_host(18_063)} and what follows it"
+
+
+def test_what_a_clock_that_was_ahead_has_made_is_served_no_longer_than_it_was(
+    stand: Stand,
+) -> None:
+    material(stand, now=NOW + 400 * 24 * 3600)
+    made = material(stand)
+    assert facts(made.certificate_pem).not_before <= NOW
+    assert material(stand) == made
+    # A clock that is a little behind takes what the others have, and so does one that is lost.
+    assert material(stand, now=NOW - 60) == made
+    assert material(stand, now=1) == made
 
 
 # Taken from a Secret

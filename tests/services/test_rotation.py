@@ -20,7 +20,7 @@ from app.domain.audit import Act
 from app.domain.authorities import SPREAD_SECONDS, Authority, State
 from app.domain.certificates import KeyType
 from app.domain.grants import Grant
-from app.errors import Conflict, Lack, Missing, Unready
+from app.errors import Conflict, Invalid, Lack, Missing, Unready
 from app.services import audit, authorities, grants, reach, rotation, sites
 from app.services.reach import ServerMaterial
 from app.services.rotation import Rotation, Times
@@ -29,7 +29,8 @@ from app.store import authorities as authority_rows
 from app.store import schema
 from app.store.access_grants import NO_ISSUER, no_issuer
 from app.store.engine import Database
-from tests.builders import NOW, Stand, a_claim, a_stand, an_authority
+from tests.builders import GRANT_ID, NOW, WINDOW, Stand, a_claim, a_stand, an_authority
+from tests.services.clusters import a_cluster, admit, put
 from tests.services.verifying import handshake, path_as_go_finds_it
 
 DAY = 24 * 3600
@@ -494,6 +495,179 @@ def test_a_ca_that_has_ended_is_rotated_too(stand: Stand) -> None:
     )
     assert advance(stand, stand.clock.now) == 1
     assert states(stand)["server-ca-1"] is State.ENDED
+
+
+def test_a_used_up_grant_whose_allowance_is_raised_redeems_with_its_old_token(
+    stand: Stand,
+) -> None:
+    cluster = a_cluster(stand)
+    put(cluster)
+    admit(cluster, redemptionsAllowed=1)
+    redeemed(stand, GRANT_ID, NOW, 100)
+    token = reach.current(stand.database, "x").ca_pem
+    rotate(stand, "server-ca")
+    stand.clock.now += WINDOW - 1
+    advance(stand, stand.clock.now)
+    admit(cluster, redemptionsAllowed=2)
+    assert path_as_go_finds_it(material(stand).certificate_pem, token, stand.clock.now)
+    advance(stand, stand.clock.now + 601)
+    assert states(stand)["server-ca-1"] is State.ENDED
+
+
+# A server's CA whose successor does not live for long
+
+
+def openssl_accepts(served: ServerMaterial, ca_pem: str, directory: Path, now: int) -> bool:
+    leaf, *others = served.certificate_pem.decode().split("-----BEGIN")[1:]
+    for name, text in (
+        ("ca.pem", ca_pem),
+        ("leaf.pem", f"-----BEGIN{leaf}"),
+        ("between.pem", "".join(f"-----BEGIN{one}" for one in others)),
+    ):
+        (directory / name).write_text(text)
+    untrusted = ["-untrusted", "between.pem"] if others else []
+    done = subprocess.run(
+        ["openssl", "verify", "-attime", str(now), "-purpose", "sslserver",
+         "-CAfile", "ca.pem", *untrusted, "leaf.pem"],
+        check=False, capture_output=True, timeout=30, cwd=directory,
+    )  # fmt: skip
+    return done.returncode == 0
+
+
+def test_one_that_would_end_before_the_tokens_that_are_out_is_refused(
+    west: Stand, tmp_path: Path
+) -> None:
+    grant = west.make_grant(window_seconds=5 * DAY).grant
+    token = reach.current(west.database, "x").ca_pem
+    end = grant.expires_at + TIMES.retry_seconds
+    with pytest.raises(Invalid, match="tokens that are out may be redeemed until") as refused:
+        rotate(west, "server-ca", lifetime_seconds=end - NOW - 1)
+    assert refused.value.field == "lifetime"
+    assert len(states(west)) == 2
+    rotate(west, "server-ca", lifetime_seconds=end - NOW)
+    west.clock.now += 10
+    rotate(west, "server-ca")
+    for now in (NOW + 4000, grant.expires_at - 1):
+        west.clock.now = now
+        advance(west, now)
+        served = material(west)
+        assert path_as_go_finds_it(served.certificate_pem, token, now)
+        assert openssl_accepts(served, token, tmp_path, now)
+
+
+def test_with_one_that_ends_in_between_a_token_would_lead_nowhere(
+    west: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the test above proves what it says."""
+    monkeypatch.setattr(authority_rows, "last_token_ends", lambda *_, **__: None)
+    west.make_grant(window_seconds=5 * DAY)
+    token = reach.current(west.database, "x").ca_pem
+    rotate(west, "server-ca", lifetime_seconds=3600)
+    rotate(west, "server-ca")
+    assert openssl_accepts(material(west), token, tmp_path, NOW)
+    west.clock.now += 4000
+    advance(west, west.clock.now)
+    served = material(west)
+    assert not path_as_go_finds_it(served.certificate_pem, token, west.clock.now)
+    assert not openssl_accepts(served, token, tmp_path, west.clock.now)
+
+
+def test_without_tokens_it_may_live_for_as_short_as_you_like(west: Stand) -> None:
+    west.make_grant(window_seconds=10)
+    west.clock.now += 10
+    assert rotate(west, "server-ca", lifetime_seconds=60).signing.name == "server-ca"
+    # What has ended with the old CA needs nothing of the next one.
+    west.make_grant(name="long", window_seconds=10**9)
+    west.clock.now += 50
+    assert rotate(west, "server-ca", lifetime_seconds=10**9).signing.name == "server-ca"
+
+
+# A server's CA that nears its end
+
+
+def keep_up(stand: Stand) -> int:
+    return rotation.keep_up(
+        stand.database,
+        stand.keyring,
+        times=TIMES,
+        now=stand.clock.now,
+        random_bytes=ambient.random_bytes,
+    )
+
+
+def test_the_servers_ca_gets_a_successor_while_it_can_sign_for_a_whole_year_still(
+    rotated: Stand,
+) -> None:
+    old = named(rotated, "server-ca")
+    rotated.clock.now = old.not_after - reach.LIFETIME_SECONDS
+    assert keep_up(rotated) == 0
+    whole = material(rotated).not_after
+    assert whole == rotated.clock.now + reach.LIFETIME_SECONDS - 1
+    rotated.make_grant(window_seconds=DAY)
+    rotated.clock.now += 1
+    assert keep_up(rotated) == 1
+    assert keep_up(rotated) == 0
+    new = named(rotated, "server-ca")
+    assert states(rotated)["server-ca-1"] is State.RETIRED
+    assert new.not_after == rotated.clock.now + authorities.DEFAULT_LIFETIME_SECONDS
+    for one in (old, new):
+        served = material(rotated).certificate_pem
+        assert path_as_go_finds_it(served, one.certificate_pem, rotated.clock.now)
+    assert audit.latest(rotated.database, limit=1)[0].actor == "server"
+    assert states(rotated)["site-ca"] is State.ACTIVE
+    assert not [name for name in states(rotated) if name.startswith("site-ca-")]
+
+
+def test_one_of_a_short_life_gets_one_of_a_life_as_short_unless_tokens_need_it_longer(
+    west: Stand,
+) -> None:
+    rotate(west, "server-ca", lifetime_seconds=30 * DAY)
+    west.clock.now += 19 * DAY
+    assert keep_up(west) == 1  # the one before it has ended
+    assert states(west)["server-ca-1"] is State.ENDED
+    west.clock.now += 2 * DAY
+    assert keep_up(west) == 1
+    assert named(west, "server-ca").not_after == west.clock.now + 30 * DAY
+
+
+def test_the_successor_lives_until_tokens_of_a_longer_lived_one_before_have_ended(
+    west: Stand,
+) -> None:
+    rotate(west, "server-ca", lifetime_seconds=3 * DAY)
+    # Its tokens carry the one before as well, which lives for longer.
+    long = west.make_grant(window_seconds=90 * DAY).grant
+    west.clock.now += 3 * DAY - 60
+    assert keep_up(west) == 2
+    assert named(west, "server-ca").not_after == long.expires_at + TIMES.retry_seconds
+
+
+def test_one_that_has_ended_gets_a_successor_too(west: Stand) -> None:
+    west.clock.now = named(west, "server-ca").not_after + 1
+    assert keep_up(west) == 1
+    assert keep_up(west) == 1
+    assert states(west)["server-ca-1"] is State.ENDED
+    assert named(west, "server-ca").cross_pem == ""
+
+
+def test_of_many_that_see_the_end_come_one_makes_the_successor(
+    database: Database,
+    tmp_path: Path,
+) -> None:
+    stand = a_stand(database, tmp_path)
+    stand.clock.now = named(stand, "server-ca").not_after - DAY
+    start, taken = threading.Barrier(6), []
+
+    def one() -> None:
+        start.wait(30)
+        taken.append(keep_up(stand))
+
+    threads = [threading.Thread(target=one) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sum(taken) == 1
+    assert len(authorities.with_generations(stand.database, "server-ca")) == 2
 
 
 # Crashes, and several at once

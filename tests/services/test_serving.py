@@ -12,14 +12,15 @@ from app.crypto import keys
 from app.crypto.chains import check_chain
 from app.crypto.facts import facts
 from app.crypto.server_certificates import missing_hosts
-from app.errors import Invalid, Misconfigured, Unavailable
+from app.errors import Invalid, Misconfigured, Unavailable, Unready
 from app.logs import get_logger
 from app.services import reach, rotation
 from app.services.rotation import Times
-from app.services.serving import Keeper, Served, Source
+from app.services.serving import Keeper, Rehearsal, Served, Source
 from app.store import addresses
 from app.store import authorities as authority_rows
 from app.store.addresses import AddressRow
+from app.web.tls import rehearse, server_context
 from tests.builders import NOW, Clock, Stand, a_server_certificate
 from tests.pki import Certified, Folder, a_root
 
@@ -50,6 +51,7 @@ class Watched:
         self.monotonic = Clock(0)
         options: dict[str, Any] = {
             "check": self._check,
+            "rehearse": lambda *_: None,
             "clock": stand.clock,
             "monotonic": self.monotonic,
             "log": get_logger("serving"),
@@ -166,6 +168,12 @@ def test_an_address_that_vanished_takes_the_certificate_of_nobody(stand: Stand) 
     assert after.fingerprint == before.fingerprint
 
 
+def test_hosts_of_the_settings_are_named_however_many_the_cluster_has(stand: Stand) -> None:
+    tell(stand, URL, hosts=tuple(f"h{number}.example" for number in range(600)))
+    served = a_source(stand, url="", hosts=("ours.example",)).look()
+    assert carries(served, "west.example", "ours.example", "h0.example")
+
+
 # Hosts of tokens that are out
 
 
@@ -197,7 +205,7 @@ def test_an_address_that_comes_back_and_goes_again_stays_for_its_tokens(stand: S
         tell(stand, url)
         served = source.look()
         stand.make_grant(name=f"at-{stand.clock.now}", window_seconds=100)
-    assert hosts_of(served)[0] == "one.example"
+    assert carries(served, "one.example")
     stand.clock.now += 50
     tell(stand, "https://three.example")
     assert carries(source.look(), "three.example", "one.example")
@@ -406,6 +414,19 @@ def test_no_key_shows(stand: Stand) -> None:
     assert "PRIVATE" not in repr(a_source(stand).look())
 
 
+def test_a_storm_of_signals_is_answered_in_a_line(
+    stand: Stand, said: Callable[[], list[Line]]
+) -> None:
+    watched = Watched(stand)
+    for number in range(300):
+        watched.turn(everything=True)
+        watched.monotonic.now = number // 200
+    assert said() == [("INFO", "nothing else is to be served", "")]
+    watched.monotonic.now += 2
+    watched.turn(everything=True)
+    assert len(said()) == 2
+
+
 # While it runs
 
 
@@ -482,7 +503,8 @@ def test_it_ends_only_after_the_look_that_is_under_way(stand: Stand) -> None:
 # Files
 
 
-ROOT = a_root()
+ROOT, OTHER_ROOT = a_root(), a_root("another")
+NO_CA = ROOT.certify(name="no CA")
 
 
 @pytest.fixture
@@ -492,8 +514,11 @@ def folder(tmp_path: Path) -> Folder:
     return made
 
 
-def from_files(stand: Stand, folder: Folder, **changes: Any) -> Watched:
-    return Watched(stand, source=a_source(stand, files=folder.files, **changes))
+def from_files(
+    stand: Stand, folder: Folder, rehearse: Rehearsal = lambda *_: None, **changes: Any
+) -> Watched:
+    source = a_source(stand, files=folder.files, **changes)
+    return Watched(stand, source=source, rehearse=rehearse)
 
 
 def test_files_take_the_place_of_what_our_own_ca_issues(stand: Stand, folder: Folder) -> None:
@@ -589,6 +614,54 @@ def test_a_certificate_that_has_ended_does_not_replace_one_that_has_not(
     assert watched.current != before
 
 
+MIDDLE = ROOT.certify(ca=True, name="middle", end=datetime.fromtimestamp(NOW - 400 * DAY, UTC))
+
+
+@pytest.mark.parametrize(
+    ("worse", "roots", "why"),
+    [
+        (ROOT.certify("east.example"), [ROOT], "Hostname mismatch"),
+        (ROOT.certify("west.example", begin=datetime(2119, 1, 1, tzinfo=UTC)), [ROOT], "not yet"),
+        (MIDDLE.certify("west.example"), [ROOT], "has expired"),
+        (ROOT.certify("west.example", client=True), [ROOT], "purpose"),
+        (NO_CA.certify("west.example"), [ROOT], "invalid CA"),
+        (OTHER_ROOT.certify("east.example"), [OTHER_ROOT], "Hostname mismatch"),
+    ],
+    ids=["host", "early", "expired CA", "purpose", "no CA", "other CA and host"],
+)
+def test_what_clients_refuse_does_not_replace_what_they_accept(
+    stand: Stand,
+    folder: Folder,
+    said: Callable[[], list[Line]],
+    worse: Certified,
+    roots: list[Certified],
+    why: str,
+) -> None:
+    watched = from_files(stand, folder, rehearse=rehearse)
+    before = watched.current
+    folder.write(worse, *roots)
+    watched.turn()
+    assert watched.current == before
+    [(level, event, told)] = said()
+    assert (level, event) == ("WARNING", "what is served stays as it was")
+    assert why in told
+    better = ROOT.certify("west.example")
+    folder.write(better, ROOT)
+    watched.turn()
+    assert watched.current.fingerprint == better.fingerprint
+
+
+def test_where_clients_refuse_both_what_was_asked_for_is_served(
+    stand: Stand, folder: Folder
+) -> None:
+    folder.write(ROOT.certify("east.example"), ROOT)
+    watched = from_files(stand, folder, rehearse=rehearse)
+    new = ROOT.certify("north.example")
+    folder.write(new, ROOT)
+    watched.turn()
+    assert watched.current.fingerprint == new.fingerprint
+
+
 def test_one_that_has_ended_is_served_where_there_is_no_other(stand: Stand, folder: Folder) -> None:
     """The ops listener is to tell of it, and a new one to be taken as soon as it is there."""
     folder.write(ROOT.certify("west.example", end=datetime.fromtimestamp(NOW - DAY, UTC)), ROOT)
@@ -622,7 +695,9 @@ def test_a_new_address_is_told_with_the_ca_of_the_files(stand: Stand, folder: Fo
 # A Secret that somebody else keeps
 
 
-def put_secret(stand: Stand, one: Certified, root: Certified) -> None:
+def put_secret(
+    stand: Stand, one: Certified, root: Certified, keep: tuple[Certified, ...] = ()
+) -> None:
     """As whoever holds the Lease does."""
     key_pem = keys.to_pem(keys.load_private_key(one.key_pem))
     with stand.database.writing() as connection:
@@ -635,9 +710,11 @@ def put_secret(stand: Stand, one: Certified, root: Certified) -> None:
                 ),
                 fingerprint=one.fingerprint,
                 not_after=int(one.certificate.not_valid_after_utc.timestamp()),
+                created_at=stand.clock.now,
                 origin=reach.SECRET,
                 ca_pem=root.pem.decode(),
             ),
+            keep=[one.fingerprint for one in keep],
         )
 
 
@@ -670,3 +747,110 @@ def test_a_secrets_certificate_of_yesterday_is_not_served_by_who_wants_our_own(
     served = a_source(stand).look()
     assert served.reach is not None
     check_chain(served.certificate_pem, served.reach.ca_pem.encode())
+
+
+def test_replicas_that_want_the_secret_and_such_that_do_not_leave_each_other_alone(
+    stand: Stand,
+) -> None:
+    theirs = ROOT.certify("west.example")
+    old, new = Watched(stand), Watched(stand, source=a_source(stand, secret="ops/tls"))
+    put_secret(stand, theirs, ROOT)
+    ours = old.current.fingerprint
+    for _ in range(3):
+        for one in (old, new):
+            one.turn(everything=True)
+    assert (old.current.fingerprint, new.current.fingerprint) == (ours, theirs.fingerprint)
+    with stand.database.reading() as connection:
+        assert len(authority_rows.latest_server_certificates(connection, 9)) == 2
+
+
+def test_when_their_ca_changes_tokens_carry_both_and_those_that_are_out_are_served(
+    stand: Stand,
+) -> None:
+    stand.set_site()
+    first, second = ROOT.certify("west.example"), OTHER_ROOT.certify("west.example")
+    put_secret(stand, first, ROOT)
+    source = a_source(stand, secret="ops/tls")
+    watched = Watched(stand, source=source, rehearse=rehearse)
+    stand.make_grant(window_seconds=DAY)
+    stand.clock.now += 1000
+    put_secret(stand, second, OTHER_ROOT, keep=(first,))
+    watched.turn()
+    assert watched.current.fingerprint == first.fingerprint
+    assert watched.current.key_pem == first.key_pem
+    assert watched.current.reach is not None
+    assert watched.current.reach.ca_pem.encode() == OTHER_ROOT.pem + ROOT.pem
+    assert source.way() == (watched.current.reach, "")
+    stand.clock.now += 2 * DAY
+    watched.turn(everything=True)
+    assert watched.current.fingerprint == second.fingerprint
+    assert watched.current.reach.ca_pem.encode() == OTHER_ROOT.pem
+
+
+# At the start, when it cannot be served
+
+
+def start(stand: Stand, **changes: Any) -> Watched:
+    source = a_source(stand, **changes)
+    return Watched(stand, source=source, check=server_context, rehearse=rehearse)
+
+
+WEAK = ROOT.certify(ca=True, kind="rsa1024").certify("west.example")
+
+
+def test_a_secret_that_cannot_be_served_keeps_no_server_from_starting(
+    stand: Stand, said: Callable[[], list[Line]]
+) -> None:
+    """A release that looked less closely has taken it."""
+    put_secret(stand, WEAK, ROOT)
+    watched = start(stand, secret="ops/tls")
+    assert watched.current.reach is None
+    assert watched.current.waiting == "waiting for the certificate in Secret ops/tls"
+    [(level, _, why)] = said()
+    assert (level, "CA_KEY_TOO_SMALL" in why) == ("ERROR", True)
+    with pytest.raises(Unavailable, match="makeshift"):
+        watched.keeper.check_valid()
+    watched.turn()
+    assert len(said()) == 1
+    good = ROOT.certify("west.example")
+    put_secret(stand, good, ROOT)
+    watched.turn()
+    assert watched.current.fingerprint == good.fingerprint
+    watched.keeper.check_valid()
+
+
+def test_the_last_good_one_of_the_secret_is_better_than_ours(stand: Stand) -> None:
+    good = ROOT.certify("west.example")
+    put_secret(stand, good, ROOT)
+    put_secret(stand, WEAK, ROOT, keep=(good,))
+    watched = start(stand, secret="ops/tls")
+    assert watched.current.fingerprint == good.fingerprint
+    assert watched.current.reach is not None
+    watched.keeper.check_valid()
+
+
+def test_where_our_own_ca_cannot_sign_what_it_has_issued_is_served(
+    stand: Stand, said: Callable[[], list[Line]]
+) -> None:
+    before = start(stand).current
+    with stand.database.writing() as connection:
+        connection.exec_driver_sql("UPDATE authorities SET sealed_key = zeroblob(99)")
+    stand.clock.now += 300 * DAY
+    assert start(stand).current == before
+    assert [level for level, _, _ in said()] == ["ERROR"]
+
+
+def test_where_there_is_nothing_at_all_a_server_does_not_start(stand: Stand) -> None:
+    with stand.database.writing() as connection:
+        connection.exec_driver_sql("UPDATE authorities SET sealed_key = zeroblob(99)")
+    for secret in ("", "ops/tls"):
+        with pytest.raises(Unready):
+            start(stand, secret=secret)
+
+
+def test_files_that_cannot_be_served_are_a_matter_of_configuration(
+    stand: Stand, folder: Folder
+) -> None:
+    folder.write(WEAK, ROOT)
+    with pytest.raises(Misconfigured, match="CA_KEY_TOO_SMALL"):
+        start(stand, files=folder.files)

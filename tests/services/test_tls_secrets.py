@@ -11,6 +11,7 @@ from app.services import addresses, audit, reach, tls_secrets
 from app.services.tls_secrets import TlsSecret
 from app.store import authorities as authority_rows
 from app.store.addresses import AddressRow
+from app.web.tls import rehearse
 from tests.builders import NOW, Stand
 from tests.pki import Certified, a_root
 
@@ -30,6 +31,7 @@ def take(stand: Stand, held: TlsSecret, url: str = URL, now: int = NOW) -> bool:
         held,
         secret="gs/their-tls",
         url=url,
+        rehearse=rehearse,
         now=now,
         random_bytes=ambient.random_bytes,
     )
@@ -71,16 +73,55 @@ def test_what_a_secret_holds_is_shown_and_the_same_again_is_no_change(stand: Sta
     assert (found.origin, found.fingerprint) == ("secret", one.fingerprint)
     assert found.ca_pem == ROOT.pem.decode()
     assert reach.open_server_key(found, stand.keyring) == one.key_pem
-    assert tls_secrets.issued(stand.database, stand.keyring) is None
     with stand.database.writing():  # nobody else can write now
         assert not take(stand, secret(one, ROOT))
     *_, entry = audit.latest(stand.database, limit=9, target="server/certificate")
     assert entry.act is Act.SERVER_CERTIFICATE_TAKEN
     assert entry.details["secret"] == "gs/their-tls"
-    issue(stand)
-    assert shown(stand).origin == ""
+    assert take(stand, secret(ROOT.certify("west.example"), ROOT))
     assert take(stand, secret(one, ROOT))  # it was shown before, and is again
     assert shown(stand).fingerprint == one.fingerprint
+
+
+def how_many(stand: Stand) -> int:
+    with stand.database.reading() as connection:
+        return len(authority_rows.latest_server_certificates(connection, 100))
+
+
+def test_who_serves_our_own_one_meanwhile_takes_nothing_away_and_gets_nothing_taken(
+    stand: Stand,
+) -> None:
+    """Replicas of other settings, while one is rolled out."""
+    one = ROOT.certify("west.example")
+    issue(stand)
+    ours = tls_secrets.issued(stand.database, stand.keyring)
+    assert take(stand, secret(one, ROOT))
+    for _ in range(3):
+        issue(stand)
+        assert not take(stand, secret(one, ROOT))
+    assert tls_secrets.issued(stand.database, stand.keyring) == ours
+    assert how_many(stand) == 2
+
+
+def test_the_key_of_the_one_before_is_kept_where_tokens_may_need_it_and_else_erased(
+    stand: Stand,
+) -> None:
+    stand.set_site()
+    stand.make_grant(window_seconds=3600)
+    other = a_root("another")
+    made = [
+        (ROOT.certify("west.example"), ROOT),
+        (ROOT.certify("west.example"), ROOT),
+        (other.certify("west.example"), other),
+    ]
+    with_keys = []
+    for one, root in made:
+        assert take(stand, secret(one, root))
+        with stand.database.reading() as connection:
+            rows = authority_rows.latest_server_certificates(connection, 9)
+        with_keys.append([row.fingerprint for row in rows if row.sealed_key])
+    first, second, third = (one.fingerprint for one, _ in made)
+    assert with_keys == [[first], [second], [third, second]]
 
 
 def test_another_ca_is_a_change_too(stand: Stand) -> None:
@@ -156,6 +197,27 @@ BROKEN = {
         secret(ROOT.certify("east.example"), ROOT),
         "certificate",
         "not for west.example",
+    ),
+}
+
+
+MIDDLE = ROOT.certify(ca=True, name="middle", end=at(NOW - 400 * 24 * 3600))
+NO_CA = ROOT.certify(name="no CA")
+BROKEN |= {
+    "an intermediate that has expired": (
+        secret(MIDDLE.certify("west.example"), ROOT),
+        "certificate",
+        "clients refuse it: certificate has expired",
+    ),
+    "by one that is no CA": (
+        secret(NO_CA.certify("west.example"), ROOT),
+        "certificate",
+        "clients refuse it: invalid CA certificate",
+    ),
+    "an intermediate that OpenSSL does not serve": (
+        secret(ROOT.certify(ca=True, kind="rsa1024").certify("west.example"), ROOT),
+        "certificate",
+        "OpenSSL does not serve with it (CA_KEY_TOO_SMALL)",
     ),
 }
 

@@ -188,6 +188,17 @@ def test_hosts_are_read_once_each_in_the_order_in_which_they_stand(value: object
     assert read_hosts(value) == ("b.example", "a", "fd00::1")
 
 
+def test_more_hosts_than_a_certificate_is_to_name_are_refused() -> None:
+    hosts = [f"h{number}.example" for number in range(33)]
+    assert len(read_hosts([*hosts[:32], "H1.example"])) == 32
+    with pytest.raises(PydanticCustomError) as refused:
+        read_hosts(",".join(hosts))
+    context = refused.value.context
+    assert context is not None
+    assert context["why"].startswith("expected 32 hosts at most")
+    assert context["why"].endswith("not 33")
+
+
 @pytest.mark.parametrize("value", ["", [], ()])
 def test_no_host_at_all_can_be_written(value: object) -> None:
     assert read_hosts(value) == ()

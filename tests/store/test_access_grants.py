@@ -434,6 +434,8 @@ def test_what_is_asked_for_each_resource_reads_no_table_from_end_to_end(base: Da
         rows.by_id(connection, GRANT_ID)
         rows.standing(connection, "west", "to-west")
         rows.redeemed_after(connection, GRANT_ID, 0, 10)
+        rows.newest_entry(connection)
+        rows.entries_after(connection, 0, {})
         rows.note_gone(connection, GRANT_ID)
         admit(connection, a_row(grant_id=OTHER_ID))
         rows.change(connection, a_row(), concealed_code="x", allowed=1, expires_at=NOW + 5)
@@ -447,7 +449,7 @@ def test_what_is_asked_for_each_resource_reads_no_table_from_end_to_end(base: Da
             for statement, parameters in asked
             for row in connection.exec_driver_sql(f"{explain} {statement}", parameters)
         ]
-    assert len(asked) >= 9
+    assert len(asked) >= 11
     scans = [plan for plan in plans if "SCAN" in plan or "Seq Scan" in plan]
     assert [scan for scan in scans if "authorities" not in scan] == []  # of which there are few
 

@@ -8,7 +8,9 @@ from app.errors import Broken, Conflict
 from app.services import grants, sites
 from app.store import authorities, schema
 from app.store.engine import Database
-from tests.builders import NOW, Stand, a_server_certificate, an_authority
+from tests.builders import NOW, WINDOW, Stand, a_server_certificate, an_authority
+from tests.services.clusters import a_cluster, admit
+from tests.services.clusters import put as put_namespace
 
 
 def add(database: Database, authority: Authority) -> Authority:
@@ -165,6 +167,41 @@ def test_who_redeemed_it_lately_may_come_again(stand: Stand) -> None:
     assert not may_come(stand.database, now=last + 600)
 
 
+def test_a_used_up_grant_that_may_come_to_allow_more_counts_until_its_window_ends(
+    stand: Stand,
+) -> None:
+    cluster = a_cluster(stand)
+    put_namespace(cluster)
+    admit(cluster, redemptionsAllowed=1)
+    with stand.database.writing() as connection:
+        connection.execute(update(schema.grants).values(spent=1))
+    assert may_come(stand.database, now=NOW + WINDOW - 1)
+    assert not may_come(stand.database, now=NOW + WINDOW)
+    with stand.database.writing() as connection:
+        connection.execute(update(schema.grants).values(revoked_at=NOW))
+    assert not may_come(stand.database)
+
+
+def test_the_last_token_is_that_of_a_grant_that_may_be_redeemed(stand: Stand) -> None:
+    def last(now: int = NOW) -> int | None:
+        with stand.database.reading() as connection:
+            return authorities.last_token_ends(connection, now=now)
+
+    stand.set_site()
+    assert last() is None
+    stand.make_grant(name="a", window_seconds=1000)
+    longer = stand.make_grant(name="b", window_seconds=5000, redemptions=1).grant
+    assert last() == NOW + 5000
+    assert last(NOW + 5000) is None
+    with stand.database.writing() as connection:
+        spent = update(schema.grants).where(schema.grants.c.id == longer.id).values(spent=1)
+        connection.execute(spent)
+    assert last() == NOW + 1000
+    with stand.database.writing() as connection:
+        connection.execute(update(schema.grants).values(revoked_at=NOW))
+    assert last() is None
+
+
 def test_the_last_certificate_of_a_time_is_found(stand: Stand) -> None:
     stand.set_site()
     grant = stand.make_grant(redemptions=9).grant
@@ -242,7 +279,7 @@ def test_the_newest_server_certificate_is_the_current_one_and_alone_has_a_key(
 ) -> None:
     authority = add(database, an_authority(purpose=Purpose.SERVER))
     old = a_server_certificate(authority_id=authority.id)
-    new = a_server_certificate(created_at=NOW - 5, origin="secret", ca_pem="theirs")
+    new = a_server_certificate(created_at=NOW - 5)
     put(database, old, new)
     with database.reading() as connection:
         assert authorities.current_server_certificate(connection) == new
@@ -251,6 +288,36 @@ def test_the_newest_server_certificate_is_the_current_one_and_alone_has_a_key(
             replace(old, sealed_key=b""),
         ]
         assert authorities.latest_server_certificates(connection, 1) == [new]
+
+
+def test_each_origin_has_a_current_server_certificate_with_its_key(database: Database) -> None:
+    ours, theirs = a_server_certificate(), a_server_certificate(origin="secret", ca_pem="theirs")
+    put(database, ours, theirs)
+    with database.reading() as connection:
+        assert authorities.current_server_certificate(connection) == theirs
+        assert authorities.current_server_certificate(connection, "") == ours
+        assert authorities.current_server_certificate(connection, "secret") == theirs
+        assert authorities.latest_server_certificates(connection, 5, "") == [ours]
+    put(database, replace(theirs, fingerprint=ours.fingerprint))
+    with database.reading() as connection:
+        assert authorities.current_server_certificate(connection, "") is None
+
+
+def test_what_has_no_key_is_not_current(database: Database) -> None:
+    """As an earlier release has left them, which erased the keys of all but one."""
+    put(database, a_server_certificate(sealed_key=b""), a_server_certificate(origin="secret"))
+    with database.reading() as connection:
+        assert authorities.current_server_certificate(connection, "") is None
+
+
+def test_keys_that_are_to_be_kept_are_kept(database: Database) -> None:
+    first, second, third = (a_server_certificate(origin="secret") for _ in range(3))
+    put(database, first, second)
+    with database.writing() as connection:
+        authorities.add_server_certificate(connection, third, keep=[second.fingerprint])
+    with database.reading() as connection:
+        latest = authorities.latest_server_certificates(connection, 5, "secret")
+    assert latest == [third, second, replace(first, sealed_key=b"")]
 
 
 def test_a_certificate_that_comes_again_is_the_newest_under_a_new_number(

@@ -311,3 +311,23 @@ def test_what_an_error_of_the_server_means(error: psycopg.Error, told: type[Exce
     backend = Postgresql("postgresql:///gs", engine.CONNECTIONS)
     assert isinstance(backend.explained(error), told)
     assert backend.explained(KeyError("x")) is None
+
+
+def test_what_hangs_on_the_server_fails_when_the_database_is_abandoned(cluster: Cluster) -> None:
+    database = Database(cluster.url("migrated"))
+
+    def hang() -> None:
+        with database.reading() as connection:
+            connection.exec_driver_sql("SELECT pg_sleep(14)")
+
+    asleep = "SELECT 1 FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(14)'"
+    with ThreadPoolExecutor() as threads:
+        hanging = threads.submit(hang)
+        while not cluster.execute(asleep):
+            assert not hanging.done()
+        database.abandon()
+        with pytest.raises(Unavailable):
+            hanging.result(timeout=10)
+    with pytest.raises(Unavailable, match="the server is stopping"), database.reading():
+        pass
+    database.close()

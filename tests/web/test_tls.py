@@ -1,5 +1,7 @@
 import asyncio
 import ssl
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
 from app.errors import Invalid
 from app.web.listeners import Listener, bind, run
-from app.web.tls import server_context
+from app.web.tls import rehearse, server_context
+from tests.pki import Certified, a_root
 from tests.web.raw import RawTls
 from tests.web.serving import (
     IDENTITY,
@@ -232,3 +235,66 @@ def test_the_key_is_on_no_disk_and_no_descriptor_is_left(
     server_context(IDENTITY.certificate, IDENTITY.key)
     assert open_descriptors() == before
     assert list(nowhere.iterdir()) == []
+
+
+# What clients would say
+
+
+ROOT = a_root()
+PAST, FAR = datetime(2021, 1, 1, tzinfo=UTC), datetime(2119, 1, 1, tzinfo=UTC)
+
+
+def play(one: Certified, *roots: Certified, host: str = "west.example") -> None:
+    ca_pem = b"".join(root.pem for root in roots or (ROOT,))
+    rehearse(one.pem + one.chain, one.key_pem, ca_pem, host)
+
+
+@pytest.mark.parametrize("kind", ["p256", "rsa", "ed25519"])
+@pytest.mark.parametrize("host", ["west.example", "WEST.example", "192.0.2.1", "2001:db8::1", ""])
+def test_what_clients_go_on_with_passes(kind: str, host: str) -> None:
+    one = ROOT.certify("west.example", "192.0.2.1", "2001:db8::1", kind=kind)
+    before = open_descriptors()
+    play(one, a_root("another"), ROOT, host=host)
+    assert open_descriptors() == before
+
+
+def test_a_client_may_trust_an_intermediate_alone() -> None:
+    middle = ROOT.certify(ca=True, name="middle")
+    play(middle.certify("west.example"), middle)
+
+
+MIDDLE = ROOT.certify(ca=True, name="middle")
+
+
+@pytest.mark.parametrize(
+    ("one", "why"),
+    [
+        (ROOT.certify("east.example"), "Hostname mismatch"),
+        (ROOT.certify("west.example", begin=FAR), "not yet valid"),
+        (ROOT.certify("west.example", end=PAST), "has expired"),
+        (ROOT.certify(ca=True, end=PAST).certify("west.example"), "has expired"),
+        (ROOT.certify(name="no CA").certify("west.example"), "invalid CA certificate"),
+        (a_root("another").certify("west.example"), "unable to get local issuer certificate"),
+        (replace(MIDDLE.certify("west.example"), chain=b""), "unable to get local issuer"),
+        (ROOT.certify("west.example", client=True), "unsuitable certificate purpose"),
+    ],
+    ids=["host", "early", "expired", "expired CA", "no CA", "other CA", "gap", "purpose"],
+)
+def test_what_clients_refuse_is_refused_by_their_word(one: Certified, why: str) -> None:
+    with pytest.raises(Invalid, match=f"clients refuse it: .*{why}") as refusal:
+        play(one)
+    assert refusal.value.field == "certificate"
+
+
+@pytest.mark.parametrize("host", ["a" * 70 + ".example", ".example", "a..example"])
+def test_a_host_that_cannot_be_is_refused(host: str) -> None:
+    with pytest.raises(Invalid, match="host"):
+        play(ROOT.certify("west.example"), host=host)
+
+
+def test_who_is_to_be_trusted_has_to_be_readable() -> None:
+    one = ROOT.certify("west.example")
+    for ca_pem in (b"", b"\xff", b"none"):
+        with pytest.raises(Invalid) as refusal:
+            rehearse(one.pem, one.key_pem, ca_pem, "west.example")
+        assert refusal.value.field == "ca"

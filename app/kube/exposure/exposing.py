@@ -15,6 +15,7 @@ from app.kube.informer import Pace
 from app.kube.recorder import Recorder
 from app.kube.resources import Key
 from app.services.cluster import Cluster
+from app.services.serving import Rehearsal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,10 +23,12 @@ class Exposing:
     """What is asked for: a way in, and of which Secrets the certificate is put or taken.
 
     `issued` is the Secret for our own certificate, `kept` that in which somebody else keeps it;
-    None: there is none. `url` is the base URL that tokens carry in any case, or empty.
+    None: there is none. `url` is the base URL that tokens carry in any case, or empty. `rehearse`
+    tells whether clients would go on with a certificate.
     """
 
     plan: Plan
+    rehearse: Rehearsal
     issued: Key | None = None
     kept: Key | None = None
     url: str = ""
@@ -52,7 +55,11 @@ class Exposing:
         works = [exposure.run()]
         if self.kept is not None:
             kept = KeptSecret(
-                *(kube, self.kept, cluster, recorder), url=self.url, pace=pace, log=log
+                *(kube, self.kept, cluster, recorder),
+                url=self.url,
+                rehearse=self.rehearse,
+                pace=pace,
+                log=log,
             )
             works.append(kept.run())
         elif self.issued is not None:

@@ -21,6 +21,7 @@ from app.kube.resources import SECRETS, Key, Object
 from app.kube.threads import in_thread
 from app.services import tls_secrets
 from app.services.cluster import Cluster
+from app.services.serving import Rehearsal
 from app.services.tls_secrets import TlsSecret
 
 LOOK_SECONDS: Final = 10.0
@@ -33,8 +34,8 @@ _PARTS: Final = {"certificate": "tls.crt", "key": "tls.key", "ca": "ca.crt"}
 class KeptSecret:
     """Brings the Secret `key` into the database.
 
-    `url` is the base URL of tokens where it was set, else empty. Made anew for each time of
-    leading.
+    `url` is the base URL of tokens where it was set, else empty; `rehearse` tells whether clients
+    would go on with a certificate. Made anew for each time of leading.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class KeptSecret:
         recorder: Recorder,
         *,
         url: str,
+        rehearse: Rehearsal,
         pace: Pace,
         log: BoundLogger,
     ) -> None:
@@ -52,6 +54,7 @@ class KeptSecret:
         self._cluster = cluster
         self._recorder = recorder
         self._url = url
+        self._rehearse = rehearse
         self._log = log
         self._told = ("", "")  # of which version of the Secret, and what
         self._queue: Queue[Literal["secret"]] = Queue(
@@ -91,6 +94,7 @@ class KeptSecret:
                 *(self._cluster.database, self._cluster.keyring, _read(found)),
                 secret=str(self._key),
                 url=self._url,
+                rehearse=self._rehearse,
                 now=self._cluster.clock(),
                 random_bytes=self._cluster.random_bytes,
             )
@@ -99,7 +103,7 @@ class KeptSecret:
         else:
             self._told = ("", "")
             if taken:
-                self._log.info("the certificate of a Secret is taken", secret=str(self._key))
+                self._log.info("the certificate of a Secret is taken", object=str(self._key))
         return LOOK_SECONDS
 
     def _tell(self, found: Object | None, problem: str) -> None:
@@ -108,7 +112,7 @@ class KeptSecret:
         if told == self._told:
             return
         self._told = told
-        self._log.warning("a certificate is not taken", secret=str(self._key), why=problem)
+        self._log.warning("a certificate is not taken", object=str(self._key), why=problem)
         if found is not None:
             self._recorder.tell(
                 SECRETS,

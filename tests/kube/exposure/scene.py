@@ -15,6 +15,7 @@ from app.kube.exposure.plan import MARK, Plan
 from app.kube.resources import Key
 from app.services import addresses
 from app.store.addresses import AddressRow
+from app.web.tls import rehearse
 from tests.builders import NOW, PEM, Stand
 from tests.kube.api_server import Kube, KubeError, Object
 from tests.kube.objects import a_deployment
@@ -119,7 +120,7 @@ class Scene:
     ) -> Replica:
         """A replica that leads and exposes, not working yet."""
         changes = {
-            "exposing": Exposing(plan=plan, **exposing),
+            "exposing": Exposing(plan=plan, rehearse=rehearse, **exposing),
             "reach": self.reach,
             "waiting": lambda: self.row().problem,
         }

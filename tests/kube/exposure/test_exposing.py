@@ -10,12 +10,13 @@ from app.kube.exposure.exposing import Exposing
 from app.kube.informer import Pace
 from app.kube.recorder import Recorder
 from app.services.cluster import Cluster
+from app.web.tls import rehearse
 from tests.builders import Stand
 from tests.kube.api_server import FakeKube
 from tests.kube.clients import LOG, connected, run
 from tests.kube.exposure.scene import ISSUED, KEPT, a_plan
 
-ASKED = Exposing(plan=a_plan())
+ASKED = Exposing(plan=a_plan(), rehearse=rehearse)
 
 
 @pytest.mark.parametrize(

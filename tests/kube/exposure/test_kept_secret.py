@@ -1,4 +1,5 @@
 import base64
+import logging
 from datetime import UTC, datetime
 from typing import Any
 
@@ -45,7 +46,7 @@ def change(scene: Scene, secret: Object) -> None:
 
 def shown(scene: Scene) -> ServerCertificate | None:
     with scene.stand.database.reading() as connection:
-        return authority_rows.current_server_certificate(connection)
+        return authority_rows.current_server_certificate(connection, origin="secret")
 
 
 def shows(scene: Scene, one: Certified) -> ServerCertificate:
@@ -120,6 +121,25 @@ def test_a_broken_one_is_reported_and_never_takes_the_place_of_a_good_one(
         change(scene, a_secret(next_one, ROOT))
         shows(scene, next_one)
         assert len(told(scene)) == 1
+
+
+def test_the_log_names_the_secret(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    """A field of the name `secret` would be taken out of every line."""
+    caplog.set_level(logging.INFO)
+
+    def named() -> dict[str, str]:
+        lines: list[Any] = [one.msg for one in caplog.records if isinstance(one.msg, dict)]
+        return {one["event"]: str(one.get("object")) for one in lines}
+
+    with scene.serving(PLAN, kept=KEPT, url=URL):
+        scene.kube.create(a_secret(ROOT.certify("east.example"), ROOT))
+        assert scene.kube.until(lambda: len(told(scene)) == 1)
+        good = ROOT.certify("west.example")
+        change(scene, a_secret(good, ROOT))
+        shows(scene, good)
+        assert scene.kube.until(lambda: "the certificate of a Secret is taken" in named())
+    assert named()["a certificate is not taken"] == str(KEPT)
+    assert named()["the certificate of a Secret is taken"] == str(KEPT)
 
 
 def test_what_is_taken_away_is_shown_until_there_is_another(scene: Scene) -> None:
