@@ -47,7 +47,7 @@ class Home:
         return Source(
             database=self.database,
             keyring=self.keyring,
-            url="" if settings.reach.url == DEFAULT_URL else settings.reach.url,
+            url=settings.reach.url,
             # Nobody elsewhere could reach what stands there when no address is given.
             fallback="" if settings.kubernetes.namespaces else DEFAULT_URL,
             hosts=settings.reach.hosts,

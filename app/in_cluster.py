@@ -18,7 +18,7 @@ from app.kube.exposure.plan import DEFAULT_PORT, Plan, installation
 from app.kube.opening import identity, object_key, open_kube
 from app.services.cluster import Cluster
 from app.services.serving import Keeper
-from app.settings import DEFAULT_URL, EVERY_NAMESPACE, Settings
+from app.settings import EVERY_NAMESPACE, Settings
 from app.web import tls
 
 _PAUSE_SECONDS: Final = 5.0  # before what has ended, and must not, is begun again
@@ -90,7 +90,7 @@ def exposing(settings: Settings) -> Exposing:
     """How the server is to be reached in the cluster that it runs in."""
     exposure = settings.exposure
     objects = object_key(exposure.objects)
-    url = "" if settings.reach.url == DEFAULT_URL else settings.reach.url
+    url = settings.reach.url
     gateway = exposure.gateway
     if gateway and "/" not in gateway:
         gateway = f"{objects.namespace}/{gateway}"

@@ -24,6 +24,12 @@ IN_CLUSTER = {
 URL = {"GRANTSERVER_REACH_URL": "https://grants.example"}
 
 
+def test_a_url_that_was_set_is_set_also_where_it_is_the_one_for_trying_out() -> None:
+    told = {"GRANTSERVER_REACH_URL": "https://localhost:9090"}
+    found = exposing(settings.load(IN_CLUSTER | told))
+    assert (found.url, found.plan.way) == ("https://localhost:9090", Way.URL)
+
+
 def test_without_a_url_the_cluster_says_which_way_in_there_is() -> None:
     found = exposing(settings.load(IN_CLUSTER))
     assert (found.plan.way, found.url) == (Way.AUTO, "")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from app.domain.exposure import Way
-from app.settings.model import DEFAULT_URL, Settings
+from app.settings.model import Settings
 
 
 def inconsistencies(settings: Settings) -> Iterator[str]:
@@ -16,7 +16,7 @@ def _of_exposure(settings: Settings) -> Iterator[str]:
     exposure = settings.exposure
     kind = f"GRANTSERVER_EXPOSURE_TYPE={exposure.way.value}"
     host = exposure.host or exposure.domain
-    if exposure.way is Way.URL and settings.reach.url == DEFAULT_URL:
+    if exposure.way is Way.URL and not settings.reach.url:
         yield f"{kind} needs GRANTSERVER_REACH_URL"
     if exposure.way is Way.NODE_PORT and not host:
         yield f"{kind} needs GRANTSERVER_EXPOSURE_HOST, an address of the nodes"

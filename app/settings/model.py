@@ -21,13 +21,13 @@ from app.settings.values import (
     duration_reader,
     read_address,
     read_annotations,
-    read_base_url,
     read_database_url,
     read_hosts,
     read_labels,
     read_namespaces,
     read_networks,
     read_object_name,
+    read_optional_base_url,
     read_optional_class,
     read_optional_domain,
     read_optional_host,
@@ -40,6 +40,7 @@ from app.settings.values import (
 )
 
 DEFAULT_URL: Final = "https://localhost:9090"
+"""What tokens carry where nobody has said anything, and no cluster does."""
 DATA_DIR: Final = "<data dir>"  # stands in a default for whatever the data directory is
 
 
@@ -127,9 +128,10 @@ class Listen(_Group):
 class Reach(_Group):
     """How connecting sites reach the redemption listener."""
 
-    url: Annotated[str, BeforeValidator(read_base_url)] = _setting(
-        DEFAULT_URL,
-        "Base URL that tokens carry: https, and a host and port that connecting sites can reach.",
+    url: Annotated[str, BeforeValidator(read_optional_base_url)] = _setting(
+        "",
+        "Base URL that tokens carry: https, and a host and port that connecting sites can reach. "
+        "Empty, it is where the cluster lets us be reached, and without one https://localhost:9090.",
         expected="https://HOST or https://HOST:PORT, an IPv6 address in brackets",
     )
     hosts: Annotated[tuple[str, ...], BeforeValidator(read_hosts)] = _setting(

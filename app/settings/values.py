@@ -111,6 +111,11 @@ def read_base_url(value: object) -> str:
     return f"https://{f'[{host}]' if ':' in host else host}" + (f":{found[3]}" if found[3] else "")
 
 
+def read_optional_base_url(value: object) -> str:
+    """Read the base URL of tokens; the empty text is none."""
+    return read_base_url(value) if _text(value) else ""
+
+
 def read_hosts(value: object) -> tuple[str, ...]:
     """Read a list of hosts, or one text with commas between them, each once and without brackets.
 

@@ -176,7 +176,10 @@ def test_the_url_has_the_form_that_the_table_tells(way: Way) -> None:
     )
     if way is Way.CLUSTER_IP:
         plan = plan_of(GRANTSERVER_EXPOSURE_TYPE="clusterip")
-    (address, *_) = WAYS[way].observed(plan, WRITTEN[way]).addresses
+    found = {one.resource.kind: one.body for one in WAYS[way].wanted(plan, SERVED)}
+    for kind, written in WRITTEN[way].items():
+        found[kind] = {**found[kind], **written}
+    (address, *_) = WAYS[way].observed(plan, found).addresses
     expected = told.replace("NODEPORT", "30123").replace(
         "NAME.NAMESPACE", "grantserver-public.grantserver"
     )

@@ -10,7 +10,6 @@ from app import ambient
 from app.cli.asking import ask
 from app.outbound import post_code
 from app.services.self_check import SelfCheck
-from app.settings import DEFAULT_URL
 from tests.kube.api_server import Kube, Object
 from tests.kube.exposure.scene import ISSUED, KEPT, NAME, PLACE, RIGHTS, condition, data
 from tests.kube.objects import GRANT, NAMESPACE, a_ca, a_deployment, a_secret, a_site, access_grant
@@ -53,7 +52,7 @@ def furnished(kube: Kube, directory: Path, port: int, way: str) -> dict[str, str
     return {
         "GRANTSERVER_KUBERNETES_NAMESPACES": NAMESPACE,
         "GRANTSERVER_KUBERNETES_KUBECONFIG": str(config),
-        "GRANTSERVER_REACH_URL": DEFAULT_URL,  # as where none is set
+        "GRANTSERVER_REACH_URL": "",  # as where none is set
         "GRANTSERVER_LISTEN_REDEMPTION": f"[::]:{port}",
         "GRANTSERVER_EXPOSURE_TYPE": way,
         "GRANTSERVER_EXPOSURE_NAME": PUBLIC,

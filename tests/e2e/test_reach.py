@@ -9,14 +9,13 @@ import pytest
 from app import ambient
 from app.services import addresses
 from app.services.self_check import SelfCheck
-from app.settings import DEFAULT_URL
 from app.store.addresses import AddressRow
 from tests.crew import eventually
 from tests.e2e.clients import Holder, holder, issue, shown_at, takes
 from tests.pki import Folder, a_root
 from tests.running import Server, running
 
-PLAIN = {"GRANTSERVER_REACH_URL": DEFAULT_URL}  # as where none is set
+PLAIN = {"GRANTSERVER_REACH_URL": ""}  # as where none is set
 
 
 @pytest.fixture(autouse=True)

@@ -73,7 +73,7 @@ ROWS: Final[tuple[tuple[Any, ...], ...]] = (
         *("10.1.0.0/16, fd00::7", '["10.1.0.0/16", "fd00::7"]', NETWORKS),
     ),
     (
-        *("reach", "url", "url", "https://localhost:9090"),
+        *("reach", "url", "url", ""),
         *(WEST, f'"{WEST}"', "https://west.example:8443"),
     ),
     (

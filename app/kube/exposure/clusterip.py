@@ -11,7 +11,7 @@ from app.kube.exposure.plan import (
     part,
     waiting_for,
 )
-from app.kube.exposure.service import addresses, service
+from app.kube.exposure.service import addresses, served_port, service
 from app.kube.resources import SERVICES
 
 
@@ -23,14 +23,13 @@ def wanted(plan: Plan, _: Served) -> tuple[Wanted, ...]:
 def observed(plan: Plan, found: Found) -> Observed:
     """Name it: a Service has its name in the DNS as soon as it is there."""
     there = found.get("Service")
-    if there is None:
+    port = served_port(there)
+    if port is None:
         return waiting_for(SERVICES, plan.objects)
     name = f"{plan.objects.name}.{plan.objects.namespace}"
     names = [name, f"{name}.svc.cluster.local"]
-    ip = read_host(part(there, "spec", "clusterIP"))
-    if ip not in {None, "none"}:
-        names.append(str(ip))
+    several = part(there, "spec", "clusterIPs")  # one of each family
+    ips = several if isinstance(several, list) else [part(there, "spec", "clusterIP")]
+    names += [ip for ip in map(read_host, ips) if ip not in {None, "none"}]
     host = plan.public_host or f"{name}.svc"
-    return Observed(
-        addresses=addresses((host,), plan.port or DEFAULT_PORT), names=(f"{name}.svc", *names)
-    )
+    return Observed(addresses=addresses((host,), port), names=(f"{name}.svc", *names))

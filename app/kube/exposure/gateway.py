@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from app.domain.exposure import Address
+from app.domain.exposure import Address, read_host, read_port
 from app.kube.exposure.plan import (
     DEFAULT_PORT,
     PORT_NAME,
@@ -12,6 +12,7 @@ from app.kube.exposure.plan import (
     Served,
     Wanted,
     condition,
+    is_current,
     metadata,
     part,
     parts,
@@ -22,6 +23,7 @@ from app.kube.exposure.service import service
 from app.kube.resources import GATEWAY_API, Key, Object, gateways, tls_routes
 
 _LISTENER_PORT: Final = 8443
+_MODE: Final = "Passthrough"
 
 
 def lacking(plan: Plan, served: Served) -> str:
@@ -56,21 +58,31 @@ def wanted(plan: Plan, served: Served) -> tuple[Wanted, ...]:
 
 def observed(plan: Plan, found: Found) -> Observed:
     """See whether the Gateway works, and has taken the route."""
+    port = plan.port or _LISTENER_PORT  # of a Gateway of somebody else's, which is not looked at
     if plan.gateway is None:
         there = found.get("Gateway")
         programmed = condition(part(there, "status"), "Programmed")
-        works = programmed is not None and programmed.get("status") == "True"
+        works = part(programmed, "status") == "True" and is_current(programmed, there)
         if not works or not parts(there, "status", "addresses"):
             why = "" if works else said(programmed)
             return waiting_for(gateways(""), plan.objects, why)
-    refused = ""
-    for parent in parts(found.get("TLSRoute"), "status", "parents"):
+        listener = next(
+            (one for one in parts(there, "spec", "listeners") if one.get("name") == PORT_NAME), None
+        )
+        served = read_port(part(listener, "port"))
+        if served is None or part(listener, "tls", "mode") != _MODE:
+            return waiting_for(gateways(""), plan.objects, "it does not pass TLS through")
+        port = served
+    route, refused = found.get("TLSRoute"), ""
+    host = next(map(read_host, part(route, "spec", "hostnames") or []), None)
+    for parent in parts(route, "status", "parents") if host is not None else ():
         if not _is(parent.get("parentRef"), _parent(plan), plan.objects.namespace):
             continue
         accepted, resolved = condition(parent, "Accepted"), condition(parent, "ResolvedRefs")
+        if not is_current(accepted, route):
+            continue
         if part(accepted, "status") == "True" and part(resolved, "status") != "False":
-            port = plan.port or _LISTENER_PORT
-            return Observed(addresses=(Address(host=plan.public_host, port=port),))
+            return Observed(addresses=(Address(host=str(host), port=port),))
         refused = refused or said(resolved if part(accepted, "status") == "True" else accepted)
     return waiting_for(tls_routes(""), plan.objects, refused)
 
@@ -86,7 +98,7 @@ def _own_gateway(plan: Plan) -> Object:
                     "protocol": "TLS",
                     "port": plan.port or _LISTENER_PORT,
                     "hostname": plan.public_host,
-                    "tls": {"mode": "Passthrough"},
+                    "tls": {"mode": _MODE},
                     "allowedRoutes": {"namespaces": {"from": "Same"}},
                 }
             ],

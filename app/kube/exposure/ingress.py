@@ -6,7 +6,7 @@ among those that were asked for.
 
 from typing import Final
 
-from app.domain.exposure import Address
+from app.domain.exposure import Address, read_host
 from app.kube.exposure.plan import (
     HTTPS_PORT,
     PORT_NAME,
@@ -16,6 +16,8 @@ from app.kube.exposure.plan import (
     Served,
     Wanted,
     metadata,
+    part,
+    parts,
     waiting_for,
 )
 from app.kube.exposure.service import points_of_ingress, service
@@ -50,6 +52,17 @@ def wanted(plan: Plan, _: Served) -> tuple[Wanted, ...]:
 
 def observed(plan: Plan, found: Found) -> Observed:
     """See whether a controller has taken it: then it is reached by the host that it asked for."""
-    if not points_of_ingress(found.get("Ingress")):
+    there = found.get("Ingress")
+    host = next(
+        (read_host(one.get("host")) for one in parts(there, "spec", "rules") if one.get("host")),
+        None,
+    )
+    if host is None or not points_of_ingress(there):
         return waiting_for(INGRESSES, plan.objects)
-    return Observed(addresses=(Address(host=plan.public_host, port=plan.port or HTTPS_PORT),))
+    notes = part(there, "metadata", "annotations") or {}
+    asked = {**_PASS_THROUGH, **plan.annotations}
+    if any(notes.get(name) != asked[name] for name in _PASS_THROUGH):
+        return waiting_for(
+            INGRESSES, plan.objects, "somebody has changed how it passes TLS through"
+        )
+    return Observed(addresses=(Address(host=host, port=plan.port or HTTPS_PORT),))

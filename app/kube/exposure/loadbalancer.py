@@ -7,6 +7,7 @@ from app.kube.exposure.service import (
     LOAD_BALANCER,
     addresses,
     points_of_ingress,
+    served_port,
     service,
     trouble_of_ingress,
 )
@@ -26,11 +27,13 @@ def wanted(plan: Plan, _: Served) -> tuple[Wanted, ...]:
 
 def observed(plan: Plan, found: Found) -> Observed:
     """Read what whoever balances has written; a host that was asked for comes before all of it."""
-    port = plan.port or DEFAULT_PORT
-    hosts = points_of_ingress(found.get("Service"), port)
+    there = found.get("Service")
+    port = served_port(there)
+    if port is None:
+        return waiting_for(SERVICES, plan.objects, "it has no port for us")
+    hosts = points_of_ingress(there, port)
     if not hosts:
-        why = trouble_of_ingress(found.get("Service"), port)
-        return waiting_for(SERVICES, plan.objects, why)
+        return waiting_for(SERVICES, plan.objects, trouble_of_ingress(there, port))
     if plan.public_host:
         return Observed(addresses=addresses((plan.public_host,), port), names=hosts)
     return Observed(addresses=addresses(hosts, port))

@@ -19,6 +19,7 @@ _KEPT: Final = (
     "name",
     "uid",
     "resourceVersion",
+    "generation",
     "labels",
     "annotations",
     "ownerReferences",

@@ -143,6 +143,12 @@ def condition(found: Any, kind: str) -> Mapping[str, Any] | None:
     return next((one for one in parts(found, "conditions") if one.get("type") == kind), None)
 
 
+def is_current(one: Mapping[str, Any] | None, found: Any) -> bool:
+    """Tell whether a condition is of what an object asks for now, and not of an earlier wish."""
+    seen, now = part(one, "observedGeneration"), part(found, "metadata", "generation")
+    return not (isinstance(seen, int) and isinstance(now, int) and seen < now)
+
+
 def said(one: Mapping[str, Any] | None) -> str:
     """Give reason and message of a condition."""
     texts = [str((one or {}).get(name) or "") for name in ("reason", "message")]

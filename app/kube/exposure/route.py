@@ -1,5 +1,7 @@
 """By OpenShift's router: a Route that passes TLS through, to a Service of type ClusterIP."""
 
+from typing import Final
+
 from app.domain.exposure import Address, in_order, read_host
 from app.kube.exposure.plan import (
     HTTPS_PORT,
@@ -11,12 +13,15 @@ from app.kube.exposure.plan import (
     Wanted,
     condition,
     metadata,
+    part,
     parts,
     said,
     waiting_for,
 )
 from app.kube.exposure.service import service
 from app.kube.resources import ROUTES, Object
+
+_TERMINATION: Final = "passthrough"
 
 
 def lacking(_: Plan, served: Served) -> str:
@@ -29,7 +34,7 @@ def wanted(plan: Plan, _: Served) -> tuple[Wanted, ...]:
     spec: Object = {
         "to": {"kind": "Service", "name": plan.objects.name, "weight": 100},
         "port": {"targetPort": PORT_NAME},
-        "tls": {"termination": "passthrough", "insecureEdgeTerminationPolicy": "None"},
+        "tls": {"termination": _TERMINATION, "insecureEdgeTerminationPolicy": "None"},
         "wildcardPolicy": "None",
     }
     if plan.public_host:
@@ -40,8 +45,11 @@ def wanted(plan: Plan, _: Served) -> tuple[Wanted, ...]:
 
 def observed(plan: Plan, found: Found) -> Observed:
     """Read which routers have admitted it, and by which host; each of them may have its own."""
+    there = found.get("Route")
+    if part(there, "spec", "tls", "termination") != _TERMINATION:
+        return waiting_for(ROUTES, plan.objects, "it does not pass TLS through")
     admitted, refused = [], ""
-    for router in parts(found.get("Route"), "status", "ingress"):
+    for router in parts(there, "status", "ingress"):
         told, host = condition(router, "Admitted"), read_host(router.get("host"))
         if told is not None and told.get("status") == "True" and host is not None:
             admitted.append(host)

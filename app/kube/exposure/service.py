@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from app.domain.exposure import Address, in_order, read_host
+from app.domain.exposure import Address, in_order, read_host, read_port
 from app.kube.exposure.plan import (
     DEFAULT_PORT,
     PORT_NAME,
@@ -48,6 +48,12 @@ def service(
         },
     }
     return Wanted(resource=SERVICES, body=body)
+
+
+def served_port(found: Object | None) -> int | None:
+    """Give the port that a Service has for us; somebody may have added others."""
+    ports = (one for one in parts(found, "spec", "ports") if one.get("name") == PORT_NAME)
+    return read_port(next((one.get("port") for one in ports), None))
 
 
 def points_of_ingress(found: Object | None, port: int | None = None) -> tuple[str, ...]:

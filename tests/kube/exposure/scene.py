@@ -11,7 +11,7 @@ from app.domain.exposure import Way
 from app.domain.reach import Reach
 from app.domain.times import rfc3339
 from app.kube.exposure.exposing import Exposing
-from app.kube.exposure.plan import MARK, Plan
+from app.kube.exposure.plan import MARK, Plan, Wanted
 from app.kube.resources import Key
 from app.services import addresses
 from app.store.addresses import AddressRow
@@ -62,6 +62,13 @@ RIGHTS: Final[Sequence[Object]] = (
     {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
 )
 """What is used of the namespace of the objects; the last three are for Secrets and Events."""
+
+
+def made(wanted: Sequence[Wanted], **status: Any) -> dict[str, Object]:
+    """Give what would be there of `wanted`, by kind, what faces outside with this status."""
+    found = {one.resource.kind: {**one.body} for one in wanted}
+    found[wanted[-1].resource.kind]["status"] = status
+    return found
 
 
 def a_plan(way: Way = Way.LOAD_BALANCER, **changes: Any) -> Plan:

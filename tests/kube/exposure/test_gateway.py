@@ -5,7 +5,7 @@ import pytest
 from app.kube.exposure.gateway import observed, wanted
 from app.kube.exposure.plan import Observed, Served
 from app.kube.resources import Key
-from tests.kube.exposure.scene import NAME, OBJECTS, PLACE, a_plan, condition
+from tests.kube.exposure.scene import NAME, OBJECTS, PLACE, a_plan, condition, made
 
 SERVED = Served(gateways="v1beta1", tls_routes="v1alpha2")
 YES = condition("Accepted", True, "Accepted")
@@ -20,8 +20,9 @@ WAITING = f"waiting for an address of TLSRoute {OBJECTS}"
 
 
 def seen(*parents: Any, gateway: Any = GATEWAY, **plan: Any) -> Observed:
-    found = {"Gateway": gateway, "TLSRoute": {"status": {"parents": list(parents)}}}
-    return observed(a_plan(**{"host": "grants.example"} | plan), found)
+    asked = a_plan(**{"host": "grants.example"} | plan)
+    found = made(wanted(asked, SERVED), parents=list(parents))
+    return observed(asked, {**found, "Gateway": {**found["Gateway"], **gateway}})
 
 
 def parent(reference: object, *conditions: object) -> dict[str, object]:
@@ -95,5 +96,33 @@ def test_what_another_gateway_says_is_not_for_us() -> None:
     plan = a_plan(host="a.example", gateway=Key("infra", "shared"))
     assert observed(plan, {}).addresses == ()
     accepted = parent({"name": "shared", "namespace": "infra"}, YES)
-    found = {"TLSRoute": {"status": {"parents": [accepted]}}}
-    assert observed(plan, found).hosts == ("a.example",)
+    assert observed(plan, made(wanted(plan, SERVED), parents=[accepted])).hosts == ("a.example",)
+
+
+def test_host_and_port_are_those_that_are_there_and_not_those_that_were_asked_for() -> None:
+    found = made(wanted(a_plan(host="old.example"), SERVED), parents=[parent(OWN, YES)])
+    found["Gateway"] |= GATEWAY
+    (told,) = observed(a_plan(host="new.example", port=443), found).addresses
+    assert told.url == "https://old.example:8443"
+
+
+@pytest.mark.parametrize("kind", ["Gateway", "TLSRoute"])
+def test_what_was_said_of_an_earlier_wish_does_not_count(kind: str) -> None:
+    plan = a_plan(host="grants.example")
+    known = {**YES, "observedGeneration": 2}
+    programmed = {**condition("Programmed", True, "Programmed"), "observedGeneration": 2}
+    found = made(wanted(plan, SERVED), parents=[parent(OWN, known)])
+    found["Gateway"]["status"] = {**GATEWAY["status"], "conditions": [programmed]}
+    for one in ("Gateway", "TLSRoute"):
+        found[one]["metadata"] = {**found[one]["metadata"], "generation": 2}
+    assert observed(plan, found).hosts == ("grants.example",)
+    found[kind]["metadata"]["generation"] = 3
+    assert observed(plan, found).waiting.startswith(f"waiting for an address of {kind}")
+
+
+def test_a_listener_that_ends_tls_is_no_way_in() -> None:
+    plan = a_plan(host="grants.example")
+    found = made(wanted(plan, SERVED), parents=[parent(OWN, YES)])
+    found["Gateway"] |= GATEWAY
+    found["Gateway"]["spec"]["listeners"][0]["tls"]["mode"] = "Terminate"
+    assert "it does not pass TLS through" in observed(plan, found).waiting

@@ -1,7 +1,7 @@
 from app.domain.exposure import TrafficPolicy
 from app.kube.exposure.loadbalancer import observed, wanted
 from app.kube.exposure.plan import Served
-from tests.kube.exposure.scene import OBJECTS, a_plan
+from tests.kube.exposure.scene import OBJECTS, a_plan, made
 
 
 def test_the_defaults_keep_the_address_of_the_client() -> None:
@@ -34,10 +34,11 @@ def test_every_setting_has_its_place() -> None:
 def test_an_error_for_our_port_is_told() -> None:
     port = {"port": 443, "error": "SharedIPInUse"}
     point = {"ip": "192.0.2.9", "ports": [port]}
-    found = {"Service": {"status": {"loadBalancer": {"ingress": [point]}}}}
-    told = observed(a_plan(port=443), found)
+    status = {"loadBalancer": {"ingress": [point]}}
+    plan = a_plan(port=443)
+    told = observed(plan, made(wanted(plan, Served()), **status))
     assert told.waiting == f"waiting for an address of Service {OBJECTS}: SharedIPInUse"
-    assert observed(a_plan(port=9090), found).hosts == ("192.0.2.9",)
+    assert observed(plan, made(wanted(a_plan(), Served()), **status)).addresses[0].port == 9090
 
 
 def test_a_host_of_ours_waits_for_the_balancer_too() -> None:

@@ -45,6 +45,7 @@ def test_what_is_kept_is_what_is_read() -> None:
             "resourceVersion": "2",
             "labels": OUR_LABELS,
             "generation": 3,
+            "creationTimestamp": "2026-01-01T00:00:00Z",
             "managedFields": [THEIRS, OURS],
         },
         "spec": {"a": 1},
@@ -53,7 +54,8 @@ def test_what_is_kept_is_what_is_read() -> None:
     made = kept(whole)
     assert made.keys() == {"metadata", "spec", "status"}
     assert made["metadata"]["managedFields"] == [OURS]
-    assert "generation" not in made["metadata"]
+    assert made["metadata"]["generation"] == 3
+    assert "creationTimestamp" not in made["metadata"]
     assert is_ours(made, INSTALLATION)
 
 

@@ -6,14 +6,15 @@ from hypothesis import strategies as st
 from app.kube.exposure.plan import Observed, Served
 from app.kube.exposure.route import observed, wanted
 from app.kube.resources import ROUTES
-from tests.kube.exposure.scene import OBJECTS, a_plan, condition
+from tests.kube.exposure.scene import OBJECTS, a_plan, condition, made
 
 YES = condition("Admitted", True, "")
 WAITING = f"waiting for an address of Route {OBJECTS}"
 
 
 def seen(*routers: Any, **plan: Any) -> Observed:
-    return observed(a_plan(**plan), {"Route": {"status": {"ingress": list(routers)}}})
+    asked = a_plan(**plan)
+    return observed(asked, made(wanted(asked, Served(routes=True)), ingress=list(routers)))
 
 
 def router(host: object, *conditions: object) -> dict[str, object]:
@@ -44,6 +45,13 @@ def test_a_host_counts_when_a_router_has_admitted_it() -> None:
     told = seen(router("b.example", no), router("a.example", YES))
     assert [one.url for one in told.addresses] == ["https://a.example:443"]
     assert told.hosts == ("a.example",)
+
+
+def test_a_route_that_ends_tls_is_no_way_in() -> None:
+    found = made(wanted(a_plan(), Served(routes=True)), ingress=[router("a.example", YES)])
+    found["Route"]["spec"] = {**found["Route"]["spec"], "tls": {"termination": "edge"}}
+    told = observed(a_plan(), found)
+    assert (told.addresses, told.waiting) == ((), f"{WAITING}: it does not pass TLS through")
 
 
 @given(st.permutations(["a.example", "b.example", "c.example"]))
