@@ -51,7 +51,10 @@ class Address:
 
 
 def read_host(text: object) -> str | None:
-    """Read a host that somebody else wrote, in the one form that we use; None if it is none."""
+    """Read a host that somebody else wrote, in the one form that we use; None if it is none.
+
+    An address that leads nowhere from elsewhere is none: 0.0.0.0, ::, and link-local ones.
+    """
     if not isinstance(text, str) or not text.isascii() or "%" in text:
         return None  # a zone means something on one machine only
     try:
@@ -60,9 +63,11 @@ def read_host(text: object) -> str | None:
         return None
     host = text.removesuffix(".").lower()
     try:
-        return ip_address(host).compressed
+        ip = ip_address(host)
     except ValueError:
         return host if is_host_name(host) else None
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    return None if ip.is_unspecified or ip.is_link_local else ip.compressed
 
 
 def read_port(found: object) -> int | None:

@@ -70,6 +70,7 @@ class Namespaces:
         self._read: dict[Key, tuple[tuple[str, str], Signer]] = {}
         self._keys = asyncio.Lock()  # held while one is found, and while some are forgotten
         self._found: dict[str, set[int]] = {}  # authorities, by namespaces that are being settled
+        self._asking: dict[str, frozenset[str]] = {}  # issuers of those that are being settled
         self._asked_for: dict[int, float] = {}  # until when, by authorities; not those of now
 
     def get(self, namespace: str) -> Namespace | None:
@@ -92,9 +93,13 @@ class Namespaces:
         self._site_keys[key.namespace].add(key)
 
     def asks_for(self, namespace: str, secret: str) -> bool:
-        """Tell whether a Secret is an issuer that somebody in its namespace asked for."""
+        """Tell whether a Secret is an issuer that somebody in its namespace asks for.
+
+        While the namespace is being settled too: what was read of it may be of before the change.
+        """
         known = self._known.get(namespace)
-        return known is not None and (secret == known.issuer or secret in known.signers)
+        asked = known is not None and (secret == known.issuer or secret in known.signers)
+        return asked or secret in self._asking.get(namespace, ())
 
     async def settle(self, namespace: str, issuers: frozenset[str], *, wanted: bool) -> bool:
         """Bring a namespace into the database; tell whether it stands otherwise than before.
@@ -107,6 +112,7 @@ class Namespaces:
             return await self._settle(namespace, issuers, wanted=wanted)
         finally:
             del self._found[namespace]
+            self._asking.pop(namespace, None)
 
     async def _settle(self, namespace: str, issuers: frozenset[str], *, wanted: bool) -> bool:
         site = self._site(namespace)
@@ -114,7 +120,8 @@ class Namespaces:
             await in_thread(self._cluster.remove_namespace, namespace)
             return self._know(namespace, None)
         default = DEFAULT_ISSUER if site is None else site.issuer
-        signers = {name: await self._signer(Key(namespace, name)) for name in issuers | {default}}
+        self._asking[namespace] = asked = issuers | {default}
+        signers = {name: await self._signer(Key(namespace, name)) for name in asked}
         problem = None
         try:
             await in_thread(

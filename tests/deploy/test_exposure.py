@@ -17,7 +17,7 @@ from app.in_cluster import exposing
 from app.kube.exposure.discovery import _TLS_ROUTE_VERSIONS
 from app.kube.exposure.keeping import Keeping
 from app.kube.exposure.objects import MANAGER, owned_by
-from app.kube.exposure.plan import PORT_NAME, Plan, Served, waiting_for
+from app.kube.exposure.plan import Plan, Served, waiting_for
 from app.kube.exposure.ways import WAYS, chosen
 from app.kube.recorder import Recorder
 from app.kube.refusals import refusal
@@ -138,7 +138,7 @@ WRITTEN: Mapping[Way, Mapping[str, Object]] = {
     Way.LOAD_BALANCER: {
         "Service": {"status": {"loadBalancer": {"ingress": [{"hostname": "ADDRESS"}]}}}
     },
-    Way.NODE_PORT: {"Service": {"spec": {"ports": [{"name": PORT_NAME, "nodePort": 30123}]}}},
+    Way.NODE_PORT: {},
     Way.INGRESS: {"Ingress": {"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}}},
     Way.GATEWAY: {
         "Gateway": {
@@ -179,6 +179,7 @@ def test_the_url_has_the_form_that_the_table_tells(way: Way) -> None:
     found = {one.resource.kind: one.body for one in WAYS[way].wanted(plan, SERVED)}
     for kind, written in WRITTEN[way].items():
         found[kind] = {**found[kind], **written}
+    found["Service"]["spec"]["ports"][0]["nodePort"] = 30123
     (address, *_) = WAYS[way].observed(plan, found).addresses
     expected = told.replace("NODEPORT", "30123").replace(
         "NAME.NAMESPACE", "grantserver-public.grantserver"

@@ -410,6 +410,28 @@ def test_an_issuer_that_is_not_there_is_nothing_until_it_comes_and_when_it_has_g
     asyncio.run(main())
 
 
+def test_an_issuer_matters_while_it_is_read_for_the_first_time(
+    fake_kube: FakeKube, stand: Stand, tmp_path: Path
+) -> None:
+    fake_kube.install_skupper()
+    fake_kube.namespace(NAMESPACE)
+    frozen = fake_kube.faults.freeze(verb="get", resource="secrets", namespace=NAMESPACE)
+
+    async def main() -> None:
+        async with playing(fake_kube, stand, tmp_path) as play:
+            await furnish(play)
+            await play.put_secret(a_secret("own-ca"))
+            settled = play.namespaces.settle(NAMESPACE, frozenset({"own-ca"}), wanted=True)
+            async with running(settled) as settling:
+                await asyncio.to_thread(frozen.wait)
+                for one, asked in (("own-ca", True), (ISSUER, True), ("other", False)):
+                    assert play.namespaces.asks_for(NAMESPACE, one) is asked
+                frozen.release()
+                assert await settling
+
+    asyncio.run(main())
+
+
 def test_only_issuers_that_somebody_asks_for_matter(
     kube: Kube, stand: Stand, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from app.kube.exposure.plan import (
     part,
     waiting_for,
 )
-from app.kube.exposure.service import addresses, served_port, service
+from app.kube.exposure.service import addresses, leads_elsewhere, served_port, service
 from app.kube.resources import SERVICES
 
 
@@ -26,6 +26,8 @@ def observed(plan: Plan, found: Found) -> Observed:
     port = served_port(there)
     if port is None:
         return waiting_for(SERVICES, plan.objects)
+    if elsewhere := leads_elsewhere(plan, there):
+        return waiting_for(SERVICES, plan.objects, elsewhere)
     name = f"{plan.objects.name}.{plan.objects.namespace}"
     names = [name, f"{name}.svc.cluster.local"]
     several = part(there, "spec", "clusterIPs")  # one of each family

@@ -7,6 +7,7 @@ nothing is written.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final, Literal
 
 from structlog.stdlib import BoundLogger
@@ -226,6 +227,7 @@ class Exposure:
     async def _tell(self, observed: Observed) -> None:
         """Write where the server is reached, if that has changed."""
         before = await in_thread(addresses.told, self._database)
+        observed = self._as_asked(observed, before.url)
         choice = stable_choice(observed.addresses, before.url)
         row = AddressRow(url="", problem=observed.waiting)
         if choice is not None:
@@ -237,6 +239,18 @@ class Exposure:
             self._log.info("reached at", url=row.url, hosts=list(row.hosts))
         elif observed.waiting:
             self._log.warning("no address", why=observed.waiting)
+
+    def _as_asked(self, observed: Observed, before: str) -> Observed:
+        """Leave out a host that nobody of us has asked for, unless tokens carry it already."""
+        asked = self._plan.public_host
+        if not asked or not observed.addresses:
+            return observed
+        known = tuple(one for one in observed.addresses if asked == one.host or one.url == before)
+        if known:
+            others = tuple(one.host for one in observed.addresses if one not in known)
+            return replace(observed, addresses=known, names=(*others, *observed.names))
+        where = self._plan.objects
+        return Observed(waiting=f"{where} has another host than {asked}: somebody has changed it")
 
     async def _tell_trouble(self, error: GrantServerError) -> None:
         """Say why nothing is known; what is known stays, for what leads to us does not go away."""

@@ -19,7 +19,7 @@ from app.kube.exposure.plan import (
     said,
     waiting_for,
 )
-from app.kube.exposure.service import service
+from app.kube.exposure.service import leads_elsewhere, service
 from app.kube.resources import GATEWAY_API, Key, Object, gateways, tls_routes
 
 _LISTENER_PORT: Final = 8443
@@ -74,7 +74,17 @@ def observed(plan: Plan, found: Found) -> Observed:
             return waiting_for(gateways(""), plan.objects, "it does not pass TLS through")
         port = served
     route, refused = found.get("TLSRoute"), ""
-    host = next(map(read_host, part(route, "spec", "hostnames") or []), None)
+    hosts = part(route, "spec", "hostnames")
+    host = next(map(read_host, hosts if isinstance(hosts, list) else []), None)
+    elsewhere = leads_elsewhere(plan, found.get("Service"))
+    backends = [
+        part(backend, "name")
+        for rule in parts(route, "spec", "rules")
+        for backend in parts(rule, "backendRefs")
+    ]
+    if route is not None and (elsewhere or set(backends) != {plan.objects.name}):
+        why = elsewhere or "it leads to another Service"
+        return waiting_for(tls_routes(""), plan.objects, why)
     for parent in parts(route, "status", "parents") if host is not None else ():
         if not _is(parent.get("parentRef"), _parent(plan), plan.objects.namespace):
             continue

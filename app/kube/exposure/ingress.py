@@ -20,7 +20,7 @@ from app.kube.exposure.plan import (
     parts,
     waiting_for,
 )
-from app.kube.exposure.service import points_of_ingress, service
+from app.kube.exposure.service import leads_elsewhere, points_of_ingress, service
 from app.kube.resources import INGRESSES
 
 _CLASS: Final = "nginx"
@@ -53,13 +53,17 @@ def wanted(plan: Plan, _: Served) -> tuple[Wanted, ...]:
 def observed(plan: Plan, found: Found) -> Observed:
     """See whether a controller has taken it: then it is reached by the host that it asked for."""
     there = found.get("Ingress")
-    host = next(
-        (read_host(one.get("host")) for one in parts(there, "spec", "rules") if one.get("host")),
-        None,
-    )
+    rules = parts(there, "spec", "rules")
+    rule = next((one for one in rules if one.get("host")), None)
+    host = read_host(part(rule, "host"))
     if host is None or not points_of_ingress(there):
         return waiting_for(INGRESSES, plan.objects)
-    notes = part(there, "metadata", "annotations") or {}
+    elsewhere = leads_elsewhere(plan, found.get("Service"))
+    backends = [part(one, "backend", "service", "name") for one in parts(rule, "http", "paths")]
+    if elsewhere or set(backends) != {plan.objects.name}:
+        return waiting_for(INGRESSES, plan.objects, elsewhere or "it leads to another Service")
+    told = part(there, "metadata", "annotations")
+    notes = told if isinstance(told, dict) else {}
     asked = {**_PASS_THROUGH, **plan.annotations}
     if any(notes.get(name) != asked[name] for name in _PASS_THROUGH):
         return waiting_for(

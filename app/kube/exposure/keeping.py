@@ -11,6 +11,7 @@ from structlog.stdlib import BoundLogger
 
 from app.domain.limits import Allowance
 from app.errors import Conflict, Invalid, Missing
+from app.kube.backoff import Backoff
 from app.kube.client import Kube
 from app.kube.exposure.objects import MANAGER, is_as_wanted, is_ours, kept
 from app.kube.exposure.plan import MARK
@@ -20,6 +21,9 @@ from app.kube.resources import SERVICES, Key, Object, Resource, key_of
 
 AGAIN_SECONDS: Final = 10.0
 """Between two looks at an object that is somebody else's: nobody tells us when it is gone."""
+
+_REFUSED_SECONDS: Final = Backoff(base_seconds=AGAIN_SECONDS, most_seconds=300.0)
+"""Between two tries of what the API server does not accept: whoever forbids it may be talked to."""
 
 _ALLOWANCE: Final = Allowance(burst=20, interval=5_000)  # writes to an object, in milliseconds
 
@@ -34,6 +38,16 @@ class Outcome:
     found: Object | None = field(default=None, repr=False)
     problem: str = ""
     again: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Refusal:
+    """What was not accepted, for which state of the object, how often, and until when it counts."""
+
+    wanted: Object = field(repr=False)
+    seen: object = field(repr=False)
+    times: int
+    until: float
 
 
 class Keeping:
@@ -58,7 +72,7 @@ class Keeping:
         self._monotonic = monotonic
         self._log = log
         self._full_until: dict[tuple[str, Key], int] = {}
-        self._refused: dict[tuple[str, Key], Object] = {}
+        self._refused: dict[tuple[str, Key], _Refusal] = {}
         self._foreign: set[str] = set()  # by their UIDs; each is told of once
 
     async def keep(self, resource: Resource, seen: Object | None, wanted: Object) -> Outcome:
@@ -113,8 +127,11 @@ class Keeping:
     async def _apply(self, resource: Resource, found: Object | None, wanted: Object) -> Outcome:
         key = key_of(wanted)
         place = (resource.kind, key)
-        if found is not None and self._refused.get(place) == wanted:
-            return Outcome(found=found)  # it has been said; only another wish may fare better
+        refusal = self._refused.get(place)
+        if found is not None and refusal is not None and refusal.wanted == wanted:
+            left = refusal.until - self._monotonic()
+            if refusal.seen == _asked_of(found) and left > 0:
+                return Outcome(found=found, again=left)  # it has been said
         wait = self._wait(place)
         if wait > 0:
             problem = f"somebody else changes {resource.kind} {key} again and again"
@@ -130,14 +147,41 @@ class Keeping:
         except Invalid as error:
             if "metadata.uid" in error.field:  # there is another one of its name by now
                 raise Conflict(str(error)) from error
-            self._refused[place] = wanted
-            self._log.error("not accepted", kind=resource.kind, object=str(key), why=str(error))
             problem = f"{resource.kind} {key} was not accepted: {error}"
-            return Outcome(found=found, problem=problem, again=None if found else AGAIN_SECONDS)
+            return Outcome(
+                found=found, problem=problem, again=self._refuse(resource, found, wanted, error)
+            )
         self._refused.pop(place, None)
         what = "made" if found is None else "brought up to date"
         self._log.info(what, kind=resource.kind, object=str(key))
         return Outcome(found=kept(made))
+
+    def _refuse(
+        self, resource: Resource, found: Object | None, wanted: Object, error: Invalid
+    ) -> float:
+        """Remember what was not accepted, and say so once; gives the seconds to the next try."""
+        place = (resource.kind, key_of(wanted))
+        before = self._refused.get(place)
+        times = before.times + 1 if before is not None and before.wanted == wanted else 1
+        pause = _REFUSED_SECONDS.delay(times, 0.0)
+        self._refused[place] = _Refusal(
+            wanted=wanted,
+            seen=None if found is None else _asked_of(found),
+            times=times,
+            until=self._monotonic() + pause,
+        )
+        if times == 1:
+            self._log.error("not accepted", kind=place[0], object=str(place[1]), why=str(error))
+            if found is not None:
+                self._recorder.tell(
+                    resource,
+                    found,
+                    "NotAccepted",
+                    "The API server does not accept what GrantServer would change here, so it "
+                    "stays as it is: an admission webhook or a policy may say why",
+                    importance=Importance.WARNING,
+                )
+        return pause
 
     def _wait(self, place: tuple[str, Key]) -> float:
         now = int(self._monotonic() * 1000)
@@ -162,3 +206,8 @@ class Keeping:
                 importance=Importance.WARNING,
             )
         return Outcome(problem=problem, again=AGAIN_SECONDS)
+
+
+def _asked_of(found: Object) -> object:
+    """Give what others may have changed of an object since it was refused, and not its status."""
+    return found.get("spec"), found["metadata"].get("annotations")

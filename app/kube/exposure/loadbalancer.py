@@ -6,6 +6,7 @@ from app.kube.exposure.plan import DEFAULT_PORT, Found, Observed, Plan, Served, 
 from app.kube.exposure.service import (
     LOAD_BALANCER,
     addresses,
+    leads_elsewhere,
     points_of_ingress,
     served_port,
     service,
@@ -31,6 +32,8 @@ def observed(plan: Plan, found: Found) -> Observed:
     port = served_port(there)
     if port is None:
         return waiting_for(SERVICES, plan.objects, "it has no port for us")
+    if elsewhere := leads_elsewhere(plan, there):
+        return waiting_for(SERVICES, plan.objects, elsewhere)
     hosts = points_of_ingress(there, port)
     if not hosts:
         return waiting_for(SERVICES, plan.objects, trouble_of_ingress(there, port))

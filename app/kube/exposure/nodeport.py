@@ -11,7 +11,7 @@ from app.kube.exposure.plan import (
     parts,
     waiting_for,
 )
-from app.kube.exposure.service import NODE_PORT, addresses, service
+from app.kube.exposure.service import NODE_PORT, addresses, leads_elsewhere, service
 from app.kube.resources import SERVICES
 
 
@@ -32,6 +32,8 @@ def observed(plan: Plan, found: Found) -> Observed:
     port = ports[0] if ports else None
     if port is None:
         return waiting_for(SERVICES, plan.objects)
+    if elsewhere := leads_elsewhere(plan, found.get("Service")):
+        return waiting_for(SERVICES, plan.objects, elsewhere)
     if not plan.public_host:
         return waiting_for(SERVICES, plan.objects, "GRANTSERVER_EXPOSURE_HOST is not set")
     return Observed(addresses=addresses((plan.public_host,), port))

@@ -18,7 +18,7 @@ from app.kube.exposure.plan import (
     said,
     waiting_for,
 )
-from app.kube.exposure.service import service
+from app.kube.exposure.service import leads_elsewhere, service
 from app.kube.resources import ROUTES, Object
 
 _TERMINATION: Final = "passthrough"
@@ -48,6 +48,9 @@ def observed(plan: Plan, found: Found) -> Observed:
     there = found.get("Route")
     if part(there, "spec", "tls", "termination") != _TERMINATION:
         return waiting_for(ROUTES, plan.objects, "it does not pass TLS through")
+    elsewhere = leads_elsewhere(plan, found.get("Service"))
+    if elsewhere or part(there, "spec", "to", "name") != plan.objects.name:
+        return waiting_for(ROUTES, plan.objects, elsewhere or "it leads to another Service")
     admitted, refused = [], ""
     for router in parts(there, "status", "ingress"):
         told, host = condition(router, "Admitted"), read_host(router.get("host"))

@@ -56,6 +56,17 @@ def served_port(found: Object | None) -> int | None:
     return read_port(next((one.get("port") for one in ports), None))
 
 
+def leads_elsewhere(plan: Plan, found: Object | None) -> str:
+    """Say so when a Service sends what comes to others than our pods; empty when it does not."""
+    ours = any(
+        one.get("name") == PORT_NAME and one.get("targetPort") == plan.pod_port
+        for one in parts(found, "spec", "ports")
+    )
+    if ours and part(found, "spec", "selector") == dict(plan.selector):
+        return ""
+    return "its Service leads to others, as somebody has changed it"
+
+
 def points_of_ingress(found: Object | None, port: int | None = None) -> tuple[str, ...]:
     """Give the hosts in `status.loadBalancer.ingress`, but those that do not serve `port`."""
     return in_order(

@@ -126,3 +126,14 @@ def test_a_listener_that_ends_tls_is_no_way_in() -> None:
     found["Gateway"] |= GATEWAY
     found["Gateway"]["spec"]["listeners"][0]["tls"]["mode"] = "Terminate"
     assert "it does not pass TLS through" in observed(plan, found).waiting
+
+
+@pytest.mark.parametrize(
+    "spec", [{"hostnames": 5}, {"hostnames": "abc"}, {"rules": [{"backendRefs": [{"name": "x"}]}]}]
+)
+def test_a_route_that_others_have_changed_is_no_way_in(spec: dict[str, Any]) -> None:
+    plan = a_plan(host="grants.example")
+    found = made(wanted(plan, SERVED), parents=[parent(OWN, YES)])
+    found["Gateway"] |= GATEWAY
+    found["TLSRoute"]["spec"] |= spec
+    assert observed(plan, found).addresses == ()

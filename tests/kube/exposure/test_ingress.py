@@ -50,3 +50,11 @@ def test_an_ingress_that_passes_nothing_through_any_more_is_no_way_in() -> None:
 def test_what_another_controller_needs_is_nobody_elses_change() -> None:
     plan = a_plan(host="grants.example", annotations={PASS: "false"})
     assert observed(plan, made(wanted(plan, Served()), **TAKEN)).hosts == ("grants.example",)
+
+
+def test_an_ingress_to_another_service_is_no_way_in() -> None:
+    plan = a_plan(host="grants.example")
+    found = made(wanted(plan, Served()), **TAKEN)
+    (rule,) = found["Ingress"]["spec"]["rules"]
+    rule["http"]["paths"][0]["backend"]["service"]["name"] = "other"
+    assert "it leads to another Service" in observed(plan, found).waiting

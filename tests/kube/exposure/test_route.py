@@ -59,3 +59,10 @@ def test_several_routers_give_as_many_hosts_in_one_order(hosts: list[str]) -> No
     told = seen(*(router(host, YES) for host in hosts), port=8443)
     assert told.hosts == ("a.example", "b.example", "c.example")
     assert {one.port for one in told.addresses} == {8443}
+
+
+def test_a_route_to_another_service_is_no_way_in() -> None:
+    found = made(wanted(a_plan(), Served(routes=True)), ingress=[router("a.example", YES)])
+    found["Route"]["spec"]["to"]["name"] = "other"
+    told = observed(a_plan(), found)
+    assert (told.addresses, told.waiting) == ((), f"{WAITING}: it leads to another Service")
