@@ -31,6 +31,12 @@ class Reason(StrEnum):
     EXPIRED = "expired"
     USED_UP = "used_up"
     RATE_LIMITED = "rate_limited"
+    RENEWAL = "renewal"
+    CSR = "csr"
+    CERTIFICATE_ENDED = "certificate_ended"
+    CERTIFICATE_REVOKED = "certificate_revoked"
+    CERTIFICATE_SUPERSEDED = "certificate_superseded"
+    UNKNOWN_AUTHORITY = "unknown_authority"
 
 
 class Lack(StrEnum):

@@ -1,4 +1,4 @@
-"""What a server does beside redeeming in a Kubernetes cluster: AccessGrants, and its own way in.
+"""What a server does in a Kubernetes cluster beside redeeming, for listening and connecting sites.
 
 The composition of that part, as `app.serve` is of the whole; imported only where Kubernetes is
 turned on, for what it stands on costs 55 MiB.
@@ -6,12 +6,14 @@ turned on, for what it stands on costs 55 MiB.
 
 import asyncio
 import socket
+from collections.abc import Sequence
 from typing import Final
 
 from app import ambient, logs
 from app.domain.exposure import Way
 from app.home import Home
 from app.kube.client import Kube
+from app.kube.connecting import Connecting
 from app.kube.controller import Controller
 from app.kube.exposure.exposing import Exposing
 from app.kube.exposure.plan import DEFAULT_PORT, Plan, installation
@@ -72,7 +74,7 @@ class InCluster:
                 clock=ambient.utc_now,
                 random_bytes=ambient.random_bytes,
             ),
-            namespaces=None if namespaces == (EVERY_NAMESPACE,) else namespaces,
+            namespaces=_named(namespaces),
             lease=object_key(settings.kubernetes.lease),
             identity=identity(socket.gethostname(), ambient.random_bytes),
             reach=lambda: self._keeper.current.reach,
@@ -82,8 +84,26 @@ class InCluster:
             monotonic=ambient.monotonic,
             random_bytes=ambient.random_bytes,
             log=logs.get_logger("kubernetes"),
-            exposing=exposing(settings),
+            exposing=exposing(settings) if namespaces else None,
+            connecting=connecting(settings),
         )
+
+
+def connecting(settings: Settings) -> Connecting | None:
+    """Whose AccessTokens are redeemed in the cluster; None where that is turned off."""
+    namespaces = settings.kubernetes.token_namespaces
+    if not namespaces:
+        return None
+    return Connecting(
+        namespaces=_named(namespaces),
+        clock=ambient.utc_now,
+        monotonic=ambient.monotonic,
+        random_bytes=ambient.random_bytes,
+    )
+
+
+def _named(namespaces: Sequence[str]) -> Sequence[str] | None:
+    return None if EVERY_NAMESPACE in namespaces else namespaces
 
 
 def exposing(settings: Settings) -> Exposing:

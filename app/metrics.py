@@ -56,6 +56,7 @@ class Pruned(StrEnum):
     ANSWERS = "answers"
     GRANTS = "grants"
     REDEMPTIONS = "redemptions"
+    RENEWALS = "renewals"
     AUDIT = "audit"
     AUTHORITIES = "authorities"
 
@@ -71,13 +72,19 @@ _REDEMPTIONS: Final = _About(
     "grantserver_redemptions_total", "counter", (), "Claims that were granted and committed."
 )
 _REFUSALS: Final = _About(
-    "grantserver_refusals_total", "counter", ("reason",), "Claims that were not granted, by reason."
+    "grantserver_refusals_total",
+    "counter",
+    ("reason",),
+    "Claims and renewals that were not granted, by reason.",
 )
 _RETRIES: Final = _About(
     "grantserver_retries_total",
     "counter",
     (),
-    "Claims that came again because their answer was lost, and got the same answer again.",
+    "Claims and renewals that came again because their answer was lost, and got the same again.",
+)
+_RENEWALS: Final = _About(
+    "grantserver_renewals_total", "counter", (), "Certificates in whose place another was issued."
 )
 _LOCKS: Final = _About(
     "grantserver_grant_locks_total",
@@ -146,6 +153,7 @@ _ALL: Final = (
     _REDEMPTIONS,
     _REFUSALS,
     _RETRIES,
+    _RENEWALS,
     _LOCKS,
     _THEFTS,
     _DURATION,
@@ -195,6 +203,7 @@ class Metrics:
         reasons: tuple[Reason | Lack | Trouble, ...] = (*Reason, *Lack, *Trouble)
         self._refusals = {reason: refusals.labels(reason.value) for reason in reasons}
         self._retries = Counter(_RETRIES.name, _RETRIES.meaning, registry=registry)
+        self._renewals = Counter(_RENEWALS.name, _RENEWALS.meaning, registry=registry)
         self._locks = Counter(_LOCKS.name, _LOCKS.meaning, registry=registry)
         self._thefts = Counter(_THEFTS.name, _THEFTS.meaning, registry=registry)
         self._duration = Histogram(
@@ -245,8 +254,12 @@ class Metrics:
         self._duration.observe(seconds)
 
     def repeated(self) -> None:
-        """Count a claim that got the answer of an earlier one."""
+        """Count a claim or a renewal that got the answer of an earlier one."""
         self._retries.inc()
+
+    def renewed(self) -> None:
+        """Count a certificate in whose place another was issued."""
+        self._renewals.inc()
 
     def locked(self) -> None:
         """Count a grant that was locked because of wrong codes."""

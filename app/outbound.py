@@ -1,11 +1,13 @@
-"""Post a code to a grant's URL, or ask what is left of it, as the wire contract asks of a client.
+"""Post a code to a grant's URL, ask what is left of it, or renew, as the wire contract wants it.
 
 Only what the server's answer looks like on the wire is judged here: what is in it is the caller's.
 So is whose certificate is shown to one who only looks.
 """
 
 import asyncio
+import base64
 import contextlib
+import json
 import socket
 import ssl
 import threading
@@ -23,8 +25,10 @@ from app.domain.self_check import Misfit
 from app.errors import Invalid, Unavailable
 
 TIME_LIMIT_SECONDS: Final = 10.0  # for everything, from the name look-up to the end of the body
-LONGEST_BODY_BYTES: Final = 1024 * 1024
+LONGEST_BODY_BYTES: Final = 96 * 1024
+"""A Link to 256 endpoints has some 55 KiB; what is longer takes seconds to be read as YAML."""
 _TLS_1_3: Final = "TLSv1.3"
+_LONGEST_SECONDS: Final = 6  # digits
 _Found = tuple[
     socket.AddressFamily,
     socket.SocketKind,
@@ -39,12 +43,14 @@ _Found = tuple[
 class Answer:
     """What the server said; `reason` is the standard phrase of `status`, not the server's words.
 
-    The body of a success holds a private key.
+    The body of a success may hold a private key. `retry_after` are the seconds after which it
+    wants to be asked again, where it says so.
     """
 
     status: int
     reason: str
     body: bytes = field(repr=False)
+    retry_after: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +70,12 @@ class Sight:
     trouble: str = ""
 
 
+def check(url: str, ca_pem: bytes) -> None:
+    """Raise Invalid("ca" | "url", …) where `post_code` would, whatever the answer."""
+    _context(ca_pem)
+    _target(url)
+
+
 async def post_code(
     url: str,
     *,
@@ -71,12 +83,15 @@ async def post_code(
     ca_pem: bytes,
     name: str | None,
     subject: str | None,
+    csr: bytes | None = None,
     seconds: float = TIME_LIMIT_SECONDS,
 ) -> Answer:
     """Redeem a code: post it to the token's `url` and give back what is answered, once.
 
     `ca_pem` holds the only certificates that are trusted; `name` and `subject` become headers
-    where they are given. A redirect is an answer like any other.
+    where they are given. So does `csr`, a certificate request (RFC 2986) in DER: a server that
+    takes it answers without a private key, and any other as if it were not there. A redirect is
+    an answer like any other.
     Raises Invalid("url" | "ca" | "name" | "subject", …) before anything is sent, also when the
     server's certificate is none that `ca_pem` vouches for, and Unavailable when there is no
     complete answer within `seconds`: the code may have been spent even so.
@@ -86,6 +101,8 @@ async def post_code(
         for field, value in (("name", name), ("subject", subject))
         if value is not None
     }
+    if csr is not None:
+        headers["csr"] = base64.b64encode(csr).decode()
     return await _ask(HTTPMethod.POST, _target(url), headers, code, _context(ca_pem), seconds)
 
 
@@ -105,6 +122,39 @@ async def inspect(
         raise Invalid("code", "it is empty")
     headers = {"Authorization": f"Bearer {credentials}"}
     return await _ask(HTTPMethod.GET, _target(url), headers, None, _context(ca_pem), seconds)
+
+
+async def renew(
+    url: str,
+    *,
+    ca_pem: bytes,
+    certificate_pem: bytes,
+    csr: bytes,
+    signature: bytes,
+    seconds: float = TIME_LIMIT_SECONDS,
+) -> Answer:
+    """Ask the server at the base `url` for a new certificate, under the rules of `post_code`.
+
+    `certificate_pem` is the one in hand, whose key has signed the certificate request `csr` (DER).
+    Raises also Invalid("certificate", …) when that is no text.
+    """
+    try:
+        certificate = certificate_pem.decode("ascii")
+    except UnicodeDecodeError:
+        raise Invalid("certificate", "it is not in PEM") from None
+    question = {
+        "certificate": certificate,
+        "csr": base64.b64encode(csr).decode(),
+        "signature": base64.b64encode(signature).decode(),
+    }
+    return await _ask(
+        HTTPMethod.POST,
+        _target(f"{url.rstrip('/')}/renew"),
+        {"Content-Type": "application/json"},
+        json.dumps(question).encode(),
+        _context(ca_pem),
+        seconds,
+    )
 
 
 async def look(url: str, *, ca_pem: bytes, seconds: float) -> Sight:
@@ -172,7 +222,7 @@ async def _ask(
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(),  # its own would be rounded up to whole seconds
                 trust_env=False,
-                auto_decompress=False,  # 1 MiB stays 1 MiB
+                auto_decompress=False,  # what is short stays short
                 skip_auto_headers=("Accept-Encoding", "Content-Type", "User-Agent"),
                 middlewares=(once,),
             ) as session,
@@ -184,6 +234,7 @@ async def _ask(
                 status=response.status,
                 reason=_phrase(response.status),
                 body=await _whole_body(response, where),
+                retry_after=_seconds(response.headers.get("Retry-After", "")),
             )
     except aiohttp.ClientResponseError:
         # This one holds the request's headers, the code among them, so it is not handed on.
@@ -343,6 +394,12 @@ def _header(field: str, value: str) -> str:
     if not value.isprintable() or value != value.strip():
         raise Invalid(field, "it has characters that cannot be sent in a header")
     return value
+
+
+def _seconds(written: str) -> int | None:
+    """Read a Retry-After in seconds; one that is a date is left alone, as one that is nothing."""
+    short = len(written) <= _LONGEST_SECONDS
+    return int(written) if short and written.isascii() and written.isdigit() else None
 
 
 def _phrase(status: int) -> str:

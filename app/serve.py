@@ -26,6 +26,8 @@ from app.services.housekeeping import Housekeeping, Keep, Sweeper
 from app.services.issuance import Issuance, Policy
 from app.services.limits import GrantLocks, PeerLimits
 from app.services.redemption import Redeemer
+from app.services.renewal import Renewer
+from app.services.revocation_lists import RevocationLists
 from app.services.self_check import SelfCheck, Target
 from app.services.serving import Keeper, Served
 from app.services.theft import TheftAlarm
@@ -191,29 +193,42 @@ async def serve(
         revoke=settings.grants.revoke_on_theft,
         on_suspicion=metrics.suspected_theft,
     )
-    redeemer = Redeemer(
-        ledger=ledger,
-        locks=locks,
-        thefts=thefts,
-        issuance=Issuance(
-            database=home.database,
-            keyring=home.keyring,
-            policy=Policy(
-                key_type=settings.certificates.key_type,
-                lifetime_seconds=settings.certificates.lifetime_seconds,
-            ),
-            random_bytes=ambient.random_bytes,
+    issuance = Issuance(
+        database=home.database,
+        keyring=home.keyring,
+        policy=Policy(
+            key_type=settings.certificates.key_type,
+            lifetime_seconds=settings.certificates.lifetime_seconds,
         ),
-        code_keys=home.code_keys,
-        answer_salts=home.answer_salts,
-        retry_seconds=settings.grants.retry_window_seconds,
-        clock=ambient.utc_now,
         random_bytes=ambient.random_bytes,
     )
 
     redemption_listener = listeners.Listener(
         RedemptionApp(
-            redeemer=redeemer,
+            redeemer=Redeemer(
+                ledger=ledger,
+                locks=locks,
+                thefts=thefts,
+                issuance=issuance,
+                code_keys=home.code_keys,
+                answer_salts=home.answer_salts,
+                retry_seconds=settings.grants.retry_window_seconds,
+                clock=ambient.utc_now,
+                random_bytes=ambient.random_bytes,
+            ),
+            renewer=Renewer(
+                ledger=ledger,
+                issuance=issuance,
+                overlap_seconds=settings.certificates.overlap_seconds,
+                reach=lambda: keeper.current.reach,
+                clock=ambient.utc_now,
+            ),
+            lists=RevocationLists(
+                database=home.database,
+                keyring=home.keyring,
+                clock=ambient.utc_now,
+                monotonic=ambient.monotonic,
+            ),
             peers=PeerLimits(
                 _allowance(settings.limits.peer_failures, settings.limits.peer_recovery_seconds),
                 monotonic=ambient.monotonic,
@@ -318,7 +333,8 @@ async def serve(
 
 async def _cluster(home: Home, keeper: Keeper) -> "InCluster | None":
     """What is to be done in a cluster; None where Kubernetes is turned off."""
-    if not home.settings.kubernetes.namespaces:
+    kubernetes = home.settings.kubernetes
+    if not kubernetes.namespaces and not kubernetes.token_namespaces:
         return None
     # Imported here: it costs 55 MiB, which those who are not on Kubernetes keep.
     from app.in_cluster import InCluster  # noqa: PLC0415

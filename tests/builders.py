@@ -84,6 +84,7 @@ def a_redemption(**changes: Any) -> Redemption:
         fingerprint=ambient.random_bytes(32).hex(),
         not_after=NOW + 10_000,
         redeemed_at=NOW,
+        issuer_id=1,
     )
     return replace(made, **changes)
 

@@ -32,7 +32,7 @@ _LOCALE: Final = {"LC_ALL": "C", "PATH": "/usr/bin:/bin", "TZ": "UTC"}
 _PACKAGED: Final = Path("/usr/lib/postgresql")
 
 _TABLES: Final = [table.name for table in reversed(schema.metadata.sorted_tables)]
-_ONE_ROW: Final = {"heartbeat", "compatibility", "addresses"}
+_ONE_ROW: Final = {"heartbeat", "compatibility", "addresses", "leadership"}
 _ALONE: Final = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -45,6 +45,7 @@ _EMPTIED: Final = "; ".join(
         "DELETE FROM heartbeat; INSERT INTO heartbeat (id, at) VALUES (1, 0)",
         "DELETE FROM addresses",
         "INSERT INTO addresses (id, url, hosts, problem, changed_at) VALUES (1, '', '', '', 0)",
+        "DELETE FROM leadership; INSERT INTO leadership (id, term) VALUES (1, 0)",
         "DELETE FROM compatibility",
         f"INSERT INTO compatibility (id, oldest_revision) VALUES (1, '{schema.OLDEST_SERVED}')",
         f"UPDATE alembic_version SET version_num = '{schema.REVISION}'",
@@ -93,7 +94,7 @@ class Cluster:
         password.chmod(0o644)
         self._run(
             "initdb", "--no-sync", "--encoding=UTF8", "--locale=C", f"--username={USER}",
-            "--auth=scram-sha-256", f"--pwfile={password}", f"--pgdata={self._data}",
+            "--auth=scram-sha-256", f"--pwfile={password}", f"--pgdata={self.data}",
         )  # fmt: skip
         self.port = _free_port()
         self.start()
@@ -107,12 +108,12 @@ class Cluster:
         )
         log = self._directory / "log"
         self._run(
-            "pg_ctl", "start", "--wait", f"--pgdata={self._data}", f"--log={log}",
+            "pg_ctl", "start", "--wait", f"--pgdata={self.data}", f"--log={log}",
             f"--options=-p {self.port} {options}",
         )  # fmt: skip
 
     def stop(self, mode: str = "immediate") -> None:
-        self._run("pg_ctl", "stop", "--wait", f"--mode={mode}", f"--pgdata={self._data}")
+        self._run("pg_ctl", "stop", "--wait", f"--mode={mode}", f"--pgdata={self.data}")
 
     def remove(self) -> None:
         if self._guard is None:
@@ -153,7 +154,8 @@ class Cluster:
             return cursor.fetchall() if cursor.description else []
 
     @property
-    def _data(self) -> Path:
+    def data(self) -> Path:
+        """Where its files are."""
         return self._directory / "data"
 
     def _run(self, program: str, *arguments: str) -> None:

@@ -10,7 +10,7 @@ from app import in_cluster, settings
 from app.domain.exposure import Way
 from app.errors import Misconfigured
 from app.home import open_home
-from app.in_cluster import InCluster, exposing
+from app.in_cluster import InCluster, connecting, exposing
 from app.kube.controller import Controller
 from app.kube.resources import Key
 from app.services.serving import Keeper
@@ -22,12 +22,6 @@ IN_CLUSTER = {
     "GRANTSERVER_EXPOSURE_NAME": "grants/way-in",
 }
 URL = {"GRANTSERVER_REACH_URL": "https://grants.example"}
-
-
-def test_a_url_that_was_set_is_set_also_where_it_is_the_one_for_trying_out() -> None:
-    told = {"GRANTSERVER_REACH_URL": "https://localhost:9090"}
-    found = exposing(settings.load(IN_CLUSTER | told))
-    assert (found.url, found.plan.way) == ("https://localhost:9090", Way.URL)
 
 
 def test_without_a_url_the_cluster_says_which_way_in_there_is() -> None:
@@ -58,6 +52,49 @@ def test_a_certificate_from_files_is_not_written_to_the_cluster() -> None:
         "GRANTSERVER_TLS_KEY_FILE": "/etc/tls/tls.key",
     }
     assert exposing(settings.load(IN_CLUSTER | files)).issued is None
+
+
+def test_a_url_that_was_set_is_set_also_where_it_is_the_one_for_trying_out() -> None:
+    told = {"GRANTSERVER_REACH_URL": "https://localhost:9090"}
+    found = exposing(settings.load(IN_CLUSTER | told))
+    assert (found.url, found.plan.way) == ("https://localhost:9090", Way.URL)
+
+
+def test_tokens_are_redeemed_where_it_is_asked_for() -> None:
+    assert connecting(settings.load(IN_CLUSTER)) is None
+    for told, expected in (("east,north", ("east", "north")), ("*", None)):
+        environment = {"GRANTSERVER_KUBERNETES_TOKEN_NAMESPACES": told}
+        found = connecting(settings.load(environment))
+        assert found is not None
+        assert found.namespaces == expected
+
+
+@pytest.mark.parametrize(("served", "redeemed"), [("west", ""), ("", "east"), ("west", "east")])
+def test_a_way_in_is_made_for_those_who_are_listened_to_only(
+    tmp_path: Path, fake_kube: FakeKube, served: str, redeemed: str
+) -> None:
+    told = {
+        "GRANTSERVER_DATA_DIR": str(tmp_path / "data"),
+        "GRANTSERVER_KUBERNETES_KUBECONFIG": str(fake_kube.kubeconfig(tmp_path / "config")),
+        "GRANTSERVER_KUBERNETES_NAMESPACES": served,
+        "GRANTSERVER_KUBERNETES_TOKEN_NAMESPACES": redeemed,
+    }
+    home = open_home(settings.load(told))
+
+    async def controller() -> Controller:
+        cluster = await InCluster.open(home, _no_keeper())
+        try:
+            return cluster._controller()
+        finally:
+            await cluster._kube.close()
+
+    try:
+        made = asyncio.run(controller())
+    finally:
+        home.database.close()
+    assert made.namespaces == ((served,) if served else ())
+    assert (made.exposing is not None) == bool(served)
+    assert (made.connecting is not None) == bool(redeemed)
 
 
 def test_a_kubeconfig_that_is_none_is_said_before_the_server_starts(tmp_path: Path) -> None:

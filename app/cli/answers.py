@@ -27,6 +27,10 @@ _MEANINGS: Final[Mapping[tuple[int, str], tuple[Reason, str]]] = {
         "give another one with --name: lower-case letters, digits, - and .",
     ),
     (400, "Subject not valid"): (Reason.SUBJECT, "give another one with --subject"),
+    (400, "Certificate request not valid"): (
+        Reason.CSR,
+        "it takes no such key: ask without a request, with --no-csr",
+    ),
     (400, "Request body not valid"): (Reason.BODY, "the token was changed: ask for a new one"),
     (405, "Only POST is supported"): (
         Reason.METHOD,
@@ -50,20 +54,25 @@ def check(answer: Answer) -> None:
         return
     text = answer.body.decode(errors="replace").strip()
     said = f"{answer.status} {answer.reason}".strip() + f": {one_line(text[:_LONGEST_TEXT])}"
-    raise _meaning(answer.status, text, said)
+    raise _meaning(answer, text, said)
 
 
-def _meaning(status: int, text: str, said: str) -> GrantServerError | click.ClickException:
+def _meaning(answer: Answer, text: str, said: str) -> GrantServerError | click.ClickException:
+    status = answer.status
     if known := _MEANINGS.get((status, text)):
         reason, what = known
         return Refused(reason, f"the server answered {said} ({what})")
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return Unavailable(
             f"the server takes no more attempts from this address for now, nothing was used up "
-            f"({said})"
+            f"({said})",
+            retry_after=answer.retry_after,
         )
     if status in _LATER:
-        return Unavailable(f"the server cannot answer now, nothing was used up ({said})")
+        return Unavailable(
+            f"the server cannot answer now, nothing was used up ({said})",
+            retry_after=answer.retry_after,
+        )
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
         return click.ClickException(
             f"the server answered {said} (redirects are not followed: the address is wrong)"

@@ -1,6 +1,7 @@
 """`grantserver ca`: the authorities that sign: made, imported, shown, rotated, exported."""
 
 import base64
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -23,13 +24,14 @@ from app.cli.output import (
     show_one,
     warn,
 )
+from app.crypto import crl
 from app.domain import yaml_documents
 from app.domain.authorities import Authority, Purpose, State
 from app.domain.certificates import CertificateFacts, KeyType
 from app.domain.durations import parse_window
 from app.domain.times import rfc3339
 from app.home import rotation_times
-from app.services import authorities, rotation
+from app.services import authorities, revocation_lists, rotation
 
 _SIGNS: Final = {
     Purpose.SITE: "links to sites",
@@ -217,6 +219,44 @@ def _export(name: str, target: str, with_key: bool, force: bool) -> None:
         file.write(text.encode())
     what = "certificate and private key, which nobody else may read," if with_key else "certificate"
     say(f"The {what} of {name} {'are' if with_key else 'is'} in {target}.")
+
+
+@command.command(
+    "crl",
+    examples=[
+        "grantserver ca crl site-ca --out site-ca.crl",
+        "grantserver ca crl site-ca --pem",
+    ],
+)
+@click.argument("name")
+@click.option(
+    "--out",
+    "target",
+    metavar="FILE",
+    default=STANDARD,
+    help="Write to this file instead of standard output.",
+)
+@click.option("--pem", is_flag=True, help="Write PEM instead of DER.")
+@click.option("--force", is_flag=True, help="Replace the file if it is there.")
+def _crl(name: str, target: str, pem: bool, force: bool) -> None:
+    """Write the list of certificates that an authority of sites has signed and that were revoked.
+
+    Renewed ones are on it too, once the new ones count alone. The list (RFC 5280) is good for a
+    day; the server gives out the same at /crl/NAME.crl. Each generation of an authority signs a
+    list of its own, under its own name.
+    """
+    home = opened()
+    made = revocation_lists.make(home.database, home.keyring, name, now=ambient.utc_now())
+    if pem:
+        made = crl.to_pem(made)
+    if target == STANDARD:
+        if not pem and sys.stdout.isatty():
+            raise click.UsageError("a list in DER is not for a screen: say --pem or --out FILE")
+        click.echo(made, nl=False)
+        return
+    with new_file(Path(target), force=force, mode=PUBLIC) as file:
+        file.write(made)
+    say(f"The revocation list of {name} is in {target}.")
 
 
 @command.command(

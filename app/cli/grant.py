@@ -28,6 +28,7 @@ from app.cli.output import (
 from app.domain import codes
 from app.domain.grants import Grant, Redemption
 from app.domain.reach import Reach
+from app.domain.renewals import Given
 from app.domain.theft import SuspectedTheft, Suspicion
 from app.domain.times import rfc3339
 from app.services import grants, sites, theft
@@ -146,6 +147,7 @@ def _show(name: str, site: str | None, form: Form) -> None:
     now = ambient.utc_now()
     home = opened()
     grant, redemptions = grants.show(home.database, name, site=site)
+    given = grants.certificates(home.database, grant.id)
     suspected = theft.suspected(home.database, grant.id)
     resource = grants.resource_of(home.database, grant.id)
     base_url = home.source.base_url()
@@ -168,13 +170,17 @@ def _show(name: str, site: str | None, form: Form) -> None:
     document = {
         **_document(grant, now, suspected=suspected is not None, resource=resource),
         "url": url,
-        "redemptions": [_redemption(one) for one in redemptions],
+        "redemptions": [_redemption(one, given, now) for one in redemptions],
         "suspectedTokenTheft": None if suspected is None else _theft(suspected),
     }
     show_one(form, facts, document)
     if form is Form.TABLE and redemptions:
         say()
         say(_redemptions_table(redemptions))
+    if form is Form.TABLE and any(one.replaces is not None for one in given):
+        say()
+        say("Certificates, as they followed:")
+        say(_certificates_table(given, now))
     if form is Form.TABLE and suspected is not None:
         say()
         say("Suspected token theft: the code came again, from somebody else.")
@@ -189,13 +195,56 @@ def _show(name: str, site: str | None, form: Form) -> None:
         )
 
 
-@command.command("revoke", examples=["grantserver grant revoke lab --site west"])
+@command.command(
+    "revoke",
+    examples=[
+        "grantserver grant revoke lab --site west",
+        "grantserver grant revoke lab --site west --redemption 2",
+    ],
+)
 @click.argument("name")
 @_site_option
-def _revoke(name: str, site: str | None) -> None:
-    """End a grant at once; links that were made with it stay."""
-    grant = grants.revoke(opened().database, name, site=site, actor=actor(), now=ambient.utc_now())
-    say(f"Grant {grant.name} of site {grant.site} is revoked; it was redeemed {_used(grant)}.")
+@click.option(
+    "--redemption",
+    "ordinal",
+    type=int,
+    metavar="N",
+    help="Revoke only the certificates of the redemption of this number; the grant stays.",
+)
+def _revoke(name: str, site: str | None, ordinal: int | None) -> None:
+    """End a grant at once, and revoke every certificate that was given out with it.
+
+    A revoked certificate is renewed no more and stands in the revocation list (`ca crl`). Routers
+    do not read that list: a link ends at the latest when its certificate does.
+    """
+    database, now = opened().database, ambient.utc_now()
+    if ordinal is not None:
+        revoked = grants.revoke_redemption(
+            database, name, ordinal, site=site, actor=actor(), now=now
+        )
+        grant = revoked.grant
+        say(
+            f"Redemption {ordinal} of grant {grant.name} of site {grant.site} is revoked: "
+            f"{_certificates(revoked.certificates)}."
+        )
+    else:
+        revoked = grants.revoke(database, name, site=site, actor=actor(), now=now)
+        grant = revoked.grant
+        say(
+            f"Grant {grant.name} of site {grant.site} is revoked; it was redeemed {_used(grant)}: "
+            f"{_certificates(revoked.certificates)}."
+        )
+    live = [
+        one
+        for one in grants.certificates(database, grant.id)
+        if one.revoked_at is not None
+        and one.not_after >= now
+        and (ordinal is None or one.ordinal == ordinal)
+    ]
+    if live:
+        last = rfc3339(max(one.not_after for one in live))
+        say("Routers do not ask whether a certificate was revoked: what it links may stay linked")
+        say(f"until it ends, at {last} at the latest.")
 
 
 @command.command("remove", examples=["grantserver grant remove lab --site west"])
@@ -230,6 +279,12 @@ def _used(grant: Grant) -> str:
     return f"{grant.spent} of {grant.allowed}"
 
 
+def _certificates(revoked: int) -> str:
+    if not revoked:
+        return "there was no certificate left to revoke"
+    return f"{revoked} certificate{'' if revoked == 1 else 's'} revoked with it"
+
+
 def _state(grant: Grant, now: int) -> str:
     return grant.state(now).replace("_", " ")
 
@@ -247,6 +302,33 @@ def _redemptions_table(redemptions: Sequence[Redemption]) -> str:
     ]
     revoked = ("revoked",) if any_revoked else ()
     return table(("", "time", "name", "subject", "from", "serial", *revoked), rows)
+
+
+def _certificates_table(given: Sequence[Given], now: int) -> str:
+    return table(
+        ("", "issued", "ends", "state", "serial"),
+        [
+            (
+                one.ordinal,
+                rfc3339(one.issued_at),
+                rfc3339(one.not_after),
+                _certificate_state(one, now),
+                one.serial,
+            )
+            for one in given
+        ],
+    )
+
+
+def _certificate_state(one: Given, now: int) -> str:
+    if one.revoked_at is not None:
+        return f"revoked {rfc3339(one.revoked_at)}"
+    if now > one.not_after:
+        return "ended"
+    if one.superseded_at is not None:
+        past = one.superseded(now)
+        return f"superseded {'' if past else 'from '}{rfc3339(one.superseded_at)}"
+    return "good"
 
 
 def _came(one: Redemption | Suspicion) -> tuple[str, str, str, str]:
@@ -281,7 +363,7 @@ def _document(
     }
 
 
-def _redemption(one: Redemption) -> Document:
+def _redemption(one: Redemption, given: Sequence[Given], now: int) -> Document:
     return {
         "ordinal": one.ordinal,
         "time": rfc3339(one.redeemed_at),
@@ -292,6 +374,20 @@ def _redemption(one: Redemption) -> Document:
         "fingerprint": one.fingerprint,
         "notAfter": rfc3339(one.not_after),
         "revocationTime": _time(one.revoked_at),
+        "certificates": [_certificate(each, now) for each in given if each.ordinal == one.ordinal],
+    }
+
+
+def _certificate(one: Given, now: int) -> Document:
+    return {
+        "serial": one.serial,
+        "fingerprint": one.fingerprint,
+        "issuedAt": rfc3339(one.issued_at),
+        "notAfter": rfc3339(one.not_after),
+        "replaces": one.replaces,
+        "supersededAt": _time(one.superseded_at),
+        "revocationTime": _time(one.revoked_at),
+        "good": one.counts(now),
     }
 
 

@@ -7,8 +7,9 @@ path before they were found to be plain labels.
 
 import contextlib
 import os
+import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -19,21 +20,34 @@ from app.domain.receipts import Resource
 from app.errors import Conflict, Invalid, Unavailable
 
 _PARTS: Final = ("input", "resources")
+_NAMESPACES: Final = "namespaces"  # system sites live in …/namespaces/NAME
 _DIRECTORY_MODE: Final = 0o700
+_LONGEST_KEY_BYTES: Final = 64 * 1024
 
 
 @contextlib.contextmanager
-def removed_if_refused(namespace: Path) -> Iterator[None]:
-    """Remove the directories that the block has made, if it fails and nothing is in them."""
+def removed_if_empty(namespace: Path) -> Iterator[None]:
+    """Remove the directories that the block has made, if nothing is in them when it ends."""
     directories = (namespace, namespace / _PARTS[0], namespace.joinpath(*_PARTS))
     missing = [directory for directory in directories if not os.path.lexists(directory)]
     try:
         yield
-    except BaseException:
+    finally:
         for directory in reversed(missing):
             with contextlib.suppress(OSError):  # never made, or somebody uses it by now
                 directory.rmdir()
-        raise
+
+
+def directory_of(namespace: Path) -> Path:
+    """Tell where a system site reads its resources."""
+    return namespace.joinpath(*_PARTS)
+
+
+def reload_command(namespace: Path) -> str:
+    """Write the command that lets a system site read them."""
+    directory = namespace.absolute()
+    option = f" -n {directory.name}" if directory.parent.name == _NAMESPACES else ""
+    return f"skupper system reload{option}"
 
 
 def prepare(namespace: Path, name: str, *, force: bool) -> Path:
@@ -73,6 +87,42 @@ def store(directory: Path, resources: Sequence[Resource], *, force: bool) -> lis
             file = stack.enter_context(new_file(path, force=force))
             file.write(resource.text.encode())
     return paths
+
+
+def key_path(directory: Path, name: str) -> Path:
+    """Tell where the key of a claim is kept until its answer is stored: no site reads that file.
+
+    Raises Invalid for a name that is no label.
+    """
+    check_name("name", name)
+    return directory / f".Secret-{name}.key"
+
+
+def kept_key(path: Path, make: Callable[[], bytes]) -> bytes:
+    """Read the key in a file, or make one and keep it there, with mode 0600.
+
+    Raises Invalid("key", …) when something else is there, and as new files do.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        with new_file(path, force=False) as file:
+            file.write(made := make())
+        return made
+    except OSError as error:
+        raise Invalid("key", f"{path} cannot be read: {error.strerror}") from error
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise Invalid("key", f"{path} is no regular file")
+        return os.read(descriptor, _LONGEST_KEY_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+def forget_key(directory: Path, name: str) -> None:
+    """Remove the key that was kept for a claim, if there is one."""
+    with contextlib.suppress(OSError):  # it is of no use to anybody by now
+        key_path(directory, name).unlink()
 
 
 def _make(directory: Path) -> None:

@@ -21,6 +21,8 @@ _NOUNS: Final = {
     "site": Late("app.cli.site", "The listening sites that others link to."),
     "grant": Late("app.cli.grant", "Permissions to link: made, listed, revoked."),
     "token": Late("app.cli.token", "The files that are handed over: issued, redeemed, inspected."),
+    "link": Late("app.cli.link", "The links of a connecting site, and what their costs come to."),
+    "renew": Late("app.cli.renew", "Renew the certificates of links before they end."),
     "ca": Late("app.cli.ca", "The authorities that sign certificates."),
     "audit": Late("app.cli.audit", "The record of everything that was changed."),
     "db": Late("app.cli.db", "The database: upgraded, checked, backed up, pruned."),

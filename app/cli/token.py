@@ -9,7 +9,7 @@ from app.cli.commands import Late, Noun
 # Each on its own: redeeming needs no database, and issuing needs no network.
 _VERBS: Final = {
     "issue": Late("app.cli.token_issue", "Make a grant and write its token file, in one."),
-    "redeem": Late("app.cli.token_redeem", "Turn a token into the Secret and Links of a link."),
+    "redeem": Late("app.cli.token_redeem", "Turn tokens into the Secrets and Links of links."),
     "inspect": Late("app.cli.token_inspect", "Ask what is left of a token, without using it."),
 }
 

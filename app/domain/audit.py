@@ -24,6 +24,8 @@ class Act(StrEnum):
     GRANT_LOCKED = "grant.locked"
     GRANT_THEFT_SUSPECTED = "grant.theft_suspected"
     GRANT_CERTIFICATES_REVOKED = "grant.certificates_revoked"
+    CERTIFICATE_RENEWED = "certificate.renewed"
+    CERTIFICATE_REVOKED = "certificate.revoked"
     SITE_SET = "site.set"
     SITE_REMOVED = "site.removed"
     SERVER_CERTIFICATE_ISSUED = "server.certificate_issued"

@@ -5,7 +5,7 @@ and when the next step is due. An authority of one name is a family of generatio
 
     prepared   trusted; does not sign yet, so that it can be brought to those who are to trust it
     active     signs; it alone has the name that the family goes by
-    retired    trusted still; signs no more, and its key is erased once nobody may be using it
+    retired    trusted still; signs no more certificates, and its key goes once nobody may need it
     ended      trusted no more; stays as a record, and for answers that are given again
 
 Nothing goes back, and no generation but one is ever active.
@@ -176,8 +176,12 @@ def due(authority: Authority, now: int) -> Step | None:
 
 
 def erasable(authority: Authority, now: int) -> Step | None:
-    """Say whether a retired authority's key is of no use to anybody any more."""
+    """Say whether a retired authority's key is of no use to anybody any more.
+
+    One of sites signs the list of what was revoked, until all that it has signed has ended.
+    """
     idle = authority.state is State.RETIRED and not authority.back_pem
+    idle = idle and authority.purpose is Purpose.SERVER
     return (
         Step.ERASE_KEY
         if idle and authority.sealed_key and now >= authority.since + SPREAD_SECONDS

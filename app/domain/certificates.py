@@ -16,7 +16,8 @@ class KeyType(StrEnum):
 class Credentials:
     """What a Secret holds: a client certificate, its key, and the certificate of its issuer.
 
-    `ca_pem` is that certificate as it was given to us, possibly with others of its chain.
+    `ca_pem` is that certificate as it was given to us, possibly with others of its chain. `key_pem`
+    is empty where the key was made by its owner, who has shown it to nobody.
     """
 
     certificate_pem: bytes = field(repr=False)

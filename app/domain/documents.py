@@ -20,7 +20,8 @@ _text: Final = json.encoder.encode_basestring_ascii
 def bundle(name: str, credentials: Credentials, links: bytes) -> bytes:
     """Write what a successful redemption answers: one Secret, then `links` as they were written.
 
-    `name` is the Secret's, and the one that the Links call their credentials.
+    `name` is the Secret's, and the one that the Links call their credentials. It has no key where
+    the credentials have none.
     """
     return _secret(name, credentials).encode("ascii") + links
 
@@ -56,6 +57,7 @@ def access_token(
 
 
 def _secret(name: str, credentials: Credentials) -> str:
+    key = credentials.key_pem
     return (
         "---\n"
         "apiVersion: v1\n"
@@ -66,8 +68,7 @@ def _secret(name: str, credentials: Credentials) -> str:
         "data:\n"
         f"  ca.crt: {_base64(credentials.ca_pem)}\n"
         f"  tls.crt: {_base64(credentials.certificate_pem)}\n"
-        f"  tls.key: {_base64(credentials.key_pem)}\n"
-    )
+    ) + (f"  tls.key: {_base64(key)}\n" if key else "")
 
 
 def _link(link: Link, credentials: str) -> str:

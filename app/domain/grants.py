@@ -58,7 +58,8 @@ class Claim:
     """One request to redeem, as a stranger sent it: nothing in it is verified.
 
     `key` is the path without its slashes (or `namespace/name`); `name` and `subject` are None
-    when the header is missing; `peer` is the address that the connection comes from.
+    when the header is missing; `peer` is the address that the connection comes from. `csr` is a
+    certificate request, in base64 as it came, of who keeps its private key to itself.
     """
 
     key: str
@@ -66,6 +67,7 @@ class Claim:
     name: str | None
     subject: str | None
     peer: str
+    csr: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +75,8 @@ class Redemption:
     """One success: who redeemed which grant, when (UTC seconds), and the certificate given.
 
     `ordinal` counts the redemptions of a grant from 1; `revoked_at` says since when the
-    certificate is marked as revoked.
+    certificate is marked as revoked. `issuer_id` is the authority that signed it, which nobody
+    has written down for the oldest.
     """
 
     grant_id: str
@@ -86,6 +89,7 @@ class Redemption:
     not_after: int
     redeemed_at: int
     revoked_at: int | None = None
+    issuer_id: int | None = None
 
     def numbered(self, ordinal: int) -> "Redemption":
         """The same redemption under its number; `dataclasses.replace` takes four times as long."""
@@ -99,6 +103,7 @@ class Redemption:
             fingerprint=self.fingerprint,
             not_after=self.not_after,
             redeemed_at=self.redeemed_at,
+            issuer_id=self.issuer_id,
         )
 
 

@@ -25,7 +25,8 @@ _MOST: Final = 255
 class KeptAnswer:
     """The parts of one answer; `links` are the Link documents as they were written.
 
-    `issuer_ids` are the authorities whose certificates it told to trust, in this order.
+    `issuer_ids` are the authorities whose certificates it told to trust, in this order. `key_pem`
+    is empty where the claim came with a key of its own.
     """
 
     issuer_ids: tuple[int, ...]

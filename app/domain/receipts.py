@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from app.domain.link_secrets import SERVER_CA, SERVER_URL, Server, annotations
 from app.domain.names import is_object_name
 from app.domain.sites import HIGHEST_PORT, Role, check_host
 from app.domain.yaml_documents import read_all, write
@@ -34,18 +35,35 @@ class Resource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Own:
+    """What a claim was sent with: a key of this side's own, and the server that it went to.
+
+    The key itself was not sent, only a certificate request that it signed.
+    """
+
+    key_pem: bytes = field(repr=False)
+    server: Server
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """A whole answer: the Secret first, then its Links, and the client certificate in PEM."""
+    """A whole answer: the Secret first, then its Links, and the client certificate in PEM.
+
+    `own_key` tells whether the certificate is for the key that the claim was sent with: then that
+    is in the Secret, and where to renew it. Any other server has made a key and sent it.
+    """
 
     resources: tuple[Resource, ...]
     certificate_pem: bytes = field(repr=False)
+    own_key: bool = False
 
 
-def read_receipt(body: bytes, *, name: str, cost: int) -> Receipt:
+def read_receipt(body: bytes, *, name: str, cost: int, own: Own | None = None) -> Receipt:
     """Read and check the answer to a claim for `name`; a `cost` above 0 is put into each Link.
 
-    Fields that are not known are kept. Raises Invalid("answer", …), saying what is odd, also
-    when the answer is cut off: a Secret without Links is of no use to anybody.
+    `own` is what the claim was sent with, if it was. Whether the certificate is for that key is
+    not judged here. Fields that are not known are kept. Raises Invalid("answer", …), saying what
+    is odd, also when the answer is cut off: a Secret without Links is of no use to anybody.
     """
     try:
         documents = read_all(_FIELD, body.decode())
@@ -54,7 +72,11 @@ def read_receipt(body: bytes, *, name: str, cost: int) -> Receipt:
     if not documents:
         raise Invalid(_FIELD, "it is empty")
     secret, links = documents[0], documents[1:]
+    own_key = own is not None and _has_no_key(secret)
+    if own is not None and own_key:
+        secret["data"]["tls.key"] = base64.b64encode(own.key_pem).decode()
     certificate_pem = _check_secret(secret, name)
+    _note(secret, annotations(own.server) if own is not None and own_key else {})
     if not links:
         raise Invalid(_FIELD, "it holds no Link")
     resources = [Resource(kind="Secret", name=name, text=write(secret))]
@@ -65,7 +87,27 @@ def read_receipt(body: bytes, *, name: str, cost: int) -> Receipt:
         resources.append(Resource(kind="Link", name=link_name, text=write(link)))
     if len({resource.name for resource in resources[1:]}) < len(links):
         raise Invalid(_FIELD, "two Links have the same name")
-    return Receipt(resources=tuple(resources), certificate_pem=certificate_pem)
+    return Receipt(resources=tuple(resources), certificate_pem=certificate_pem, own_key=own_key)
+
+
+def _has_no_key(secret: Any) -> bool:
+    data = secret.get("data") if isinstance(secret, Mapping) else None
+    return isinstance(data, Mapping) and "tls.key" not in data
+
+
+def _note(secret: Any, notes: Mapping[str, str]) -> None:
+    """Have these notes of ours on a Secret, and none that it may have come with."""
+    metadata = secret["metadata"]
+    others = metadata.get("annotations")
+    if others is not None and not isinstance(others, Mapping):
+        raise Invalid(_FIELD, "the annotations of the Secret are none")
+    others = {
+        name: value for name, value in (others or {}).items() if name not in (SERVER_URL, SERVER_CA)
+    }
+    if others or notes:
+        metadata["annotations"] = {**others, **notes}
+    else:
+        metadata.pop("annotations", None)
 
 
 def _check_secret(secret: Any, name: str) -> bytes:
@@ -74,6 +116,8 @@ def _check_secret(secret: Any, name: str) -> bytes:
         raise Invalid(_FIELD, "the Secret has another name than was asked for")
     if secret.get("type") != "kubernetes.io/tls":
         raise Invalid(_FIELD, "the Secret is not of type kubernetes.io/tls")
+    if "stringData" in secret:  # which would win over `data` where it is applied
+        raise Invalid(_FIELD, "the Secret has stringData")
     data = secret.get("data")
     if not isinstance(data, Mapping):
         raise Invalid(_FIELD, "the Secret has no data")

@@ -1,9 +1,9 @@
 """The controller: whichever replica holds the Lease serves the AccessGrants of a cluster.
 
 It watches, keeps database and statuses in step, and looks at the database every second for what
-other replicas have redeemed. It also sees to what makes the server reachable. The others redeem as
-well as it does; all that they need is in the database, and so nothing of this has to run for a
-redemption.
+other replicas have redeemed. It also sees to what makes the server reachable, and where sites
+connect, to their AccessTokens. The others redeem as well as it does; all that they need is in the
+database, and so nothing of this has to run for a redemption.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from app.domain.reach import Reach
 from app.errors import GrantServerError
 from app.kube.backoff import Backoff
 from app.kube.client import Kube
+from app.kube.connecting import Connecting
 from app.kube.elector import Elector, Terms
 from app.kube.exposure.exposing import Exposing
 from app.kube.grants import AccessGrants
@@ -65,8 +66,9 @@ class Controller:
     """Serves the AccessGrants of `namespaces`, or of all (None), as `identity`.
 
     `reach` tells how the server is reached, None while nobody knows, and then `waiting` what is
-    waited for, to people. `exposing` says what is to be done about it, None: nothing. `instant`
-    gives the UTC time in seconds with its fraction, `monotonic` seconds that never jump.
+    waited for, to people. `exposing` says what is to be done about it, None: nothing; `connecting`
+    the same about AccessTokens. `instant` gives the UTC time in seconds with its fraction,
+    `monotonic` seconds that never jump.
     """
 
     kube: Kube
@@ -82,6 +84,7 @@ class Controller:
     random_bytes: Callable[[int], bytes]
     log: BoundLogger
     exposing: Exposing | None = None
+    connecting: Connecting | None = None
     terms: Terms = field(default_factory=Terms)
     look_seconds: float = _LOOK_SECONDS
     pace: Pace = field(default_factory=lambda: Pace(backoff=_WATCH_BACKOFF))
@@ -105,9 +108,19 @@ class Controller:
 
     async def _lead(self, kube: Kube) -> None:
         """Do all that one replica alone may do, until cancelled."""
-        # What was remembered when we led before may have been changed by somebody else since.
-        term = _Term(replace(self, kube=kube, cluster=replace(self.cluster)))
-        await term.run()
+        while True:
+            try:
+                # One that led before is kept from writing to the database by this.
+                cluster = await in_thread(self.cluster.led)
+                break
+            except GrantServerError as error:
+                self.log.warning("the database cannot be written", why=str(error))
+                await asyncio.sleep(self.look_seconds)
+        await _Term(replace(self, kube=kube, cluster=cluster)).run()
+
+
+class _OvertakenError(Exception):
+    """Somebody else has begun to lead: this time of leading is over, whatever the Lease says."""
 
 
 class _Term:
@@ -181,7 +194,7 @@ class _Term:
                 for informer in self._informers:
                     group.create_task(informer.run())
                 group.create_task(self._recorder.run())
-                for work in self._exposing():
+                for work in (*self._exposing(), *self._connecting()):
                     group.create_task(work)
                 # Before anything is shown: what is redeemed meanwhile is found by the next look.
                 marks = await self._until_served(self._cluster.marks)
@@ -197,6 +210,9 @@ class _Term:
                 await self._queue.idle()
                 self._settled = True
                 self._queue.add_after(_KEYS, KEYS_KEPT_SECONDS)
+        except* _OvertakenError:
+            # If the Lease is ours all the same, we are asked again to lead.
+            self._log.warning("somebody else leads by now")
         finally:
             await self._queue.stop()
 
@@ -213,6 +229,16 @@ class _Term:
             monotonic=controller.monotonic,
             log=self._log,
         )
+
+    def _connecting(self) -> Sequence[Coroutine[Any, Any, None]]:
+        """What is done about AccessTokens, beside all else as well."""
+        controller = self._controller
+        if controller.connecting is None:
+            return ()
+        work = controller.connecting.run(
+            controller.kube, self._recorder, pace=controller.pace, log=self._log
+        )
+        return [work]
 
     async def _begin(self, scope: str | None) -> None:
         """Look at everything in one namespace once, or in all (None), when all of it is known.
@@ -259,6 +285,8 @@ class _Term:
             began = self._controller.monotonic()
             self._compare_reach()
             try:
+                if await in_thread(self._cluster.is_overtaken):
+                    raise _OvertakenError
                 await in_thread(self._news.begin)
                 found = await in_thread(self._cluster.marks)
                 set_back = await self._is_set_back(marks, found)

@@ -83,6 +83,7 @@ class AccessGrants:
     def begin_anew(self) -> None:
         """Take what statuses told for true once more: the database was set back."""
         self._caught_up = set()
+        self._uids = {}  # those that went before may stand again
 
     def wrote(self, key: Key, found: Object | None) -> bool:
         """Tell whether an AccessGrant is as our own write left it: then there is nothing to do."""
@@ -112,7 +113,8 @@ class AccessGrants:
         """
         found = self._grants.get(key)
         if found is None or found["metadata"].get("deletionTimestamp"):
-            await in_thread(self._cluster.revoke, *key)
+            # Another of its name may be there by now, which is not to go with this one.
+            await in_thread(self._cluster.revoke, *key, uid=self._uids.get(key))
             self._forget(key)
             if found is None:
                 self._settle(key.namespace)  # which may be wanted no more

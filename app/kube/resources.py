@@ -43,6 +43,10 @@ class Key(NamedTuple):
 ACCESS_GRANTS: Final = Resource(
     group="skupper.io", version="v2alpha1", plural="accessgrants", kind="AccessGrant"
 )
+ACCESS_TOKENS: Final = Resource(
+    group="skupper.io", version="v2alpha1", plural="accesstokens", kind="AccessToken"
+)
+LINKS: Final = Resource(group="skupper.io", version="v2alpha1", plural="links", kind="Link")
 SITES: Final = Resource(group="skupper.io", version="v2alpha1", plural="sites", kind="Site")
 SECRETS: Final = Resource(group="", version="v1", plural="secrets", kind="Secret")
 LEASES: Final = Resource(group="coordination.k8s.io", version="v1", plural="leases", kind="Lease")

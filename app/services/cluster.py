@@ -17,7 +17,7 @@ from app.domain import codes
 from app.domain.access_grants import Told, Wanted, kept_name
 from app.domain.audit import Act, Entry
 from app.domain.authorities import Authority, Purpose
-from app.domain.grants import Grant
+from app.domain.grants import Grant, State
 from app.domain.sites import Endpoint, in_stable_order
 from app.domain.theft import SuspectedTheft
 from app.errors import Broken, Conflict, Invalid, Missing
@@ -27,6 +27,7 @@ from app.store import access_grants as rows
 from app.store import audit as audit_rows
 from app.store import authorities as authority_rows
 from app.store import grants as grant_rows
+from app.store import renewals as renewal_rows
 from app.store import sites as site_rows
 from app.store.access_grants import AccessGrantRow, Mark
 from app.store.engine import Connection, Database
@@ -92,6 +93,17 @@ class Cluster:
     _signers: dict[tuple[str, bytes], Signer] = field(default_factory=dict, repr=False, init=False)
     _names: dict[str, tuple[str, str] | None] = field(default_factory=dict, init=False, repr=False)
     _fingerprints: dict[int, str] = field(default_factory=dict, repr=False, init=False)
+
+    def led(self) -> "Cluster":
+        """Begin to lead: give what remembers nothing, and writes as long as nobody else begins.
+
+        What others may have changed since we led before is read again. Raises Unavailable.
+        """
+        return replace(self, database=self.database.led(self.clock()))
+
+    def is_overtaken(self) -> bool:
+        """Tell whether somebody else has begun to lead since we did. Raises Unavailable."""
+        return self.database.is_overtaken()
 
     def signer(self, namespace: str, secret: str, held: IssuerSecret) -> Signer:
         """Keep the authority of an issuer Secret, its key sealed; what it holds may be anything.
@@ -183,6 +195,7 @@ class Cluster:
         with self.database.reading() as connection:
             known = self._known(connection, resource, issuer_id, told_until)
         if known is not None:
+            self._see(resource.uid, resource.namespace, resource.name)
             return known
         with self.database.writing() as connection:
             row = rows.by_id(connection, resource.uid)
@@ -193,7 +206,8 @@ class Cluster:
             known = self._known(connection, resource, issuer_id, told_until)
             if known is None:
                 raise Broken(f"the grant {resource.uid} is not as it was just written")
-            return known
+        self._see(resource.uid, resource.namespace, resource.name)
+        return known
 
     def catch_up(self, uid: str, told: Told) -> bool:
         """Bring a grant to what its status told, where the database tells less: it was set back.
@@ -216,6 +230,7 @@ class Cluster:
                 self._note(connection, Act.GRANT_CHANGED, target, facts | used)
             if told.revoked_at is not None and grant_rows.revoke(connection, uid, told.revoked_at):
                 self._note(connection, Act.GRANT_REVOKED, target, {**facts, "by": "its status"})
+                self._revoke_certificates(connection, grant, told.revoked_at)
         return True
 
     def lacks(self, uids: Sequence[str]) -> bool:
@@ -232,19 +247,33 @@ class Cluster:
             row, grant = rows.by_id(connection, uid), grant_rows.by_id(connection, uid)
             if row is None or grant is None:
                 return None
+            self._see(uid, row.namespace, row.name)
             return self._told(connection, row, grant, told_until)
 
-    def revoke(self, namespace: str, name: str, *, but: str | None = None) -> int:
-        """Revoke the grants of a resource that is gone, all `but` the one that is there now.
+    def _see(self, uid: str, namespace: str, name: str) -> None:
+        """Have `marks` tell of a grant whose resource is there, also if it was noted as gone."""
+        self._names[uid] = (namespace, name)
 
-        Their codes are forgotten. Tells how many were not revoked before.
+    def revoke(
+        self, namespace: str, name: str, *, uid: str | None = None, but: str | None = None
+    ) -> int:
+        """Revoke the grants of a resource that is gone: that of its `uid`, where it is known.
+
+        Else all that had its name, `but` the one that is there now.
+
+        Their codes are forgotten. The certificates of one that was open still are revoked too:
+        whoever deletes it wants to stop it. Of one that was over (used up, or expired) they stay
+        good, and are renewed: whoever deletes that tidies up. Tells how many were not revoked
+        before.
         """
         with self.database.reading() as connection:
-            gone = [one for one in rows.standing(connection, namespace, name) if one != but]
+            standing = rows.standing(connection, namespace, name)
+        gone = [one for one in standing if one != but and uid in {None, one}]
         if not gone:
             return 0
         now = self.clock()
         with self.database.writing() as connection:
+            before = [grant_rows.by_id(connection, one) for one in gone]
             revoked = [one for one in gone if grant_rows.revoke(connection, one, now)]
             for grant_id in gone:
                 rows.note_gone(connection, grant_id)
@@ -256,7 +285,21 @@ class Cluster:
                     f"grant/{grant_id}",
                     {"name": name, "site": namespace},
                 )
+            for grant in before:
+                # One that was revoked before goes on being so, whoever revoked it.
+                if grant is not None and grant.state(now) in {State.ACTIVE, State.REVOKED}:
+                    self._revoke_certificates(connection, grant, now)
         return len(revoked)
+
+    def _revoke_certificates(self, connection: Connection, grant: Grant, at: int) -> None:
+        revoked = renewal_rows.revoke(connection, grant.id, at)
+        if revoked:
+            self._note(
+                connection,
+                Act.GRANT_CERTIFICATES_REVOKED,
+                f"grant/{grant.id}",
+                {"name": grant.name, "site": grant.site, "certificates": revoked},
+            )
 
     def marks(self) -> Mapping[str, Mark]:
         """What may change without a resource: counters, revocations, suspicions, wrong codes."""

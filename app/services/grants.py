@@ -12,6 +12,7 @@ from app.domain.durations import format_seconds
 from app.domain.grants import ID_RANDOM_BYTES, Grant, Redemption, check_redemptions, new_id
 from app.domain.names import check_name
 from app.domain.reach import Reach
+from app.domain.renewals import Given, check_ordinal
 from app.domain.sites import Site, check_cost
 from app.domain.times import rfc3339
 from app.errors import Conflict, Invalid, Missing
@@ -19,6 +20,7 @@ from app.store import access_grants as access_grant_rows
 from app.store import audit as audit_rows
 from app.store import authorities as authority_rows
 from app.store import grants as grant_rows
+from app.store import renewals as renewal_rows
 from app.store import sites as site_rows
 from app.store.engine import Connection, Database
 
@@ -159,16 +161,57 @@ def show(
         return grant, grant_rows.redemptions_of(connection, grant.id)
 
 
+def certificates(database: Database, grant_id: str) -> Sequence[Given]:
+    """All certificates of a grant, by redemption; those of one in the order they followed in."""
+    with database.reading() as connection:
+        return renewal_rows.of_grant(connection, grant_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revoked:
+    """What became of a grant, and how many certificates were revoked with it just now."""
+
+    grant: Grant
+    certificates: int
+
+
 def revoke(
     database: Database, name: str, *, site: str | None = None, actor: str, now: int
-) -> Grant:
-    """End a grant at once; what was redeemed stays redeemed. Raises as `show` does."""
+) -> Revoked:
+    """End a grant at once, and revoke every certificate that was given out with it.
+
+    One that was ended before stays so, and its certificates are revoked all the same. Raises as
+    `show` does.
+    """
     with database.writing() as connection:
         grant = _one(connection, name, site)
-        if not grant_rows.revoke(connection, grant.id, now):
-            return grant
-        _note(connection, Act.GRANT_REVOKED, grant, actor, now)
-        return replace(grant, revoked_at=now)
+        if grant_rows.revoke(connection, grant.id, now):
+            _note(connection, Act.GRANT_REVOKED, grant, actor, now)
+            grant = replace(grant, revoked_at=now)
+        revoked = renewal_rows.revoke(connection, grant.id, now) or 0
+        if revoked:
+            told: dict[str, str | int | None] = {"certificates": revoked}
+            _note(connection, Act.GRANT_CERTIFICATES_REVOKED, grant, actor, now, told)
+        return Revoked(grant=grant, certificates=revoked)
+
+
+def revoke_redemption(
+    database: Database, name: str, ordinal: int, *, site: str | None = None, actor: str, now: int
+) -> Revoked:
+    """Revoke the certificates of one redemption, by its number; the grant stays as it is.
+
+    Raises as `show` does, Invalid("redemption", …), and Missing when there is no such redemption.
+    """
+    check_ordinal(ordinal)
+    with database.writing() as connection:
+        grant = _one(connection, name, site)
+        revoked = renewal_rows.revoke(connection, grant.id, now, ordinal=ordinal)
+        if revoked is None:
+            raise Missing(f'redemption of grant "{grant.name}"', str(ordinal))
+        if revoked:
+            told: dict[str, str | int | None] = {"ordinal": ordinal, "certificates": revoked}
+            _note(connection, Act.CERTIFICATE_REVOKED, grant, actor, now, told)
+        return Revoked(grant=grant, certificates=revoked)
 
 
 def remove(
@@ -192,7 +235,14 @@ def remove(
         return grant
 
 
-def _note(connection: Connection, act: Act, grant: Grant, actor: str, now: int) -> None:
+def _note(
+    connection: Connection,
+    act: Act,
+    grant: Grant,
+    actor: str,
+    now: int,
+    told: Mapping[str, str | int | None] | None = None,
+) -> None:
     audit_rows.add(
         connection,
         Entry(
@@ -200,7 +250,7 @@ def _note(connection: Connection, act: Act, grant: Grant, actor: str, now: int) 
             act=act,
             actor=actor,
             target=f"grant/{grant.id}",
-            details={"name": grant.name, "site": grant.site, "spent": grant.spent},
+            details={"name": grant.name, "site": grant.site, "spent": grant.spent, **(told or {})},
         ),
     )
 

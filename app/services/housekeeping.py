@@ -1,10 +1,10 @@
 """Housekeeping: what nobody needs any more is deleted, so that the store does not grow for ever.
 
-Answers go when their time is over; grants, with all that belongs to them, and audit entries go when
-they are older than they are to be kept, and authorities of issuer Secrets when nothing refers to
-them any more. It goes on beside redemptions and never in their way: few
-rows in a transaction, and a rest after each that is longer than the transaction was. The steps of
-rotations that are due are taken by the way.
+Answers go when their time is over; grants, with all that belongs to them, certificates that were
+renewed and audit entries go when they are older than they are to be kept, and authorities of issuer
+Secrets when nothing refers to them any more. It goes on beside redemptions and never in their way:
+few rows in a transaction, and a rest after each that is longer than the transaction was. The steps
+of rotations that are due are taken by the way.
 """
 
 import sys
@@ -20,7 +20,7 @@ from app.errors import GrantServerError
 from app.metrics import Pruned
 from app.store import pruning
 from app.store.engine import Database
-from app.store.pruning import ANSWERS, AUDIT, BEGINNING, Aging, Place
+from app.store.pruning import ANSWERS, AUDIT, BEGINNING, RENEWALS, Aging, Place
 
 UNBOUNDED: Final = sys.maxsize
 ROTATION_SECONDS: Final = 60.0
@@ -70,6 +70,9 @@ class Sweeper:
         yield from self._aged(ANSWERS, Pruned.ANSWERS, now, dry=dry)
         if self.keep.grants_seconds:
             yield from self._grants(now - self.keep.grants_seconds, now, dry=dry)
+            # A link that is renewed lives longer than any of its certificates.
+            ended = now - self.keep.grants_seconds
+            yield from self._aged(RENEWALS, Pruned.RENEWALS, ended, dry=dry)
         if self.keep.audit_seconds:
             yield from self._aged(AUDIT, Pruned.AUDIT, now - self.keep.audit_seconds, dry=dry)
         yield from self._authorities(now, dry=dry)
@@ -142,7 +145,13 @@ class Sweeper:
                     connection, over, until=until, now=now, limit=self.step
                 )
             complete = gone.complete
-            yield Counter({Pruned.GRANTS: gone.grants, Pruned.REDEMPTIONS: gone.redemptions})
+            yield Counter(
+                {
+                    Pruned.GRANTS: gone.grants,
+                    Pruned.REDEMPTIONS: gone.redemptions,
+                    Pruned.RENEWALS: gone.renewals,
+                }
+            )
 
 
 class SteadyClock:

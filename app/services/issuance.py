@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from app.crypto import keys, mint
 from app.crypto.issuers import Issuer
 from app.crypto.keys import KeyPair
+from app.crypto.requests import RequestedKey
 from app.crypto.sealing import Keyring
 from app.domain import authorities as rules
 from app.domain.authorities import Authority, State
@@ -73,8 +74,12 @@ class Issuance:
             self._endpoints[found.site_id] = kept
         return links(name, kept[1], found.grant.cost)
 
-    async def mint(self, found: Found, common_name: str, now: int) -> Minted:
+    async def mint(
+        self, found: Found, common_name: str, now: int, requested: RequestedKey | None = None
+    ) -> Minted:
         """Make a key and a client certificate for it, signed by the grant's authority.
+
+        Where a key is `requested`, none is made, and the private one is empty.
 
         Raises Unready(ISSUER) when there is none that can sign, Broken when the finished
         certificate is not the one that was ordered.
@@ -82,7 +87,7 @@ class Issuance:
         issuer = self._issuers.get(found.issuer_id) or await self._open(found.issuer_id)
         return mint.mint_client(
             issuer,
-            key=await self._take_key(),
+            key=await self._take_key() if requested is None else _public_half(requested),
             common_name=common_name,
             random=self.random_bytes(16),
             now=now,
@@ -162,3 +167,9 @@ class Issuance:
         if authority is None:
             raise Unready(Lack.ISSUER, "the authority that signs for this grant is gone")
         return authority
+
+
+def _public_half(requested: RequestedKey) -> KeyPair:
+    return KeyPair(
+        private_pem=b"", public_key=requested.public_key, public_der=requested.public_der
+    )

@@ -26,7 +26,8 @@ MERGE_SECONDS: Final = 1.0  # between two merges of wrong codes into the databas
 _COUNTED: Final = frozenset(
     {
         *(Reason.METHOD, Reason.BODY, Reason.NAME, Reason.SUBJECT),
-        *(Reason.UNKNOWN_GRANT, Reason.WRONG_CODE),
+        *(Reason.UNKNOWN_GRANT, Reason.WRONG_CODE, Reason.CSR),
+        *(Reason.RENEWAL, Reason.UNKNOWN_AUTHORITY),
     }
 )
 _MAPPED: Final = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96, IPv4 in IPv6 (RFC 4291)

@@ -5,12 +5,14 @@ secret leaves before the ledger has committed.
 """
 
 import asyncio
+import binascii
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from app.crypto.answers import NONCE_BYTES, AnswerKeys, answer_keys
+from app.crypto.requests import RequestedKey, read_request
 from app.domain import codes
 from app.domain.access_grants import kept_name
 from app.domain.certificates import Credentials
@@ -19,13 +21,14 @@ from app.domain.grants import Claim, Grant, Redemption, judge
 from app.domain.kept_answers import KeptAnswer, unpacked
 from app.domain.names import check_claimed_name, common_name
 from app.domain.theft import SuspectedTheft, suspicion
-from app.errors import Broken, Reason, Refused
+from app.errors import Broken, Invalid, Reason, Refused
 from app.services.issuance import Issuance
 from app.services.limits import GrantLocks
 from app.services.theft import TheftAlarm, suspected_in
 from app.store import grants as grant_rows
 from app.store.ledger import Found, Keeping, Kept, Ledger, Spending
 
+MOST_REQUEST_CHARACTERS: Final = 4096  # in base64; one for an RSA key of 4096 bits has 1,600
 _MOST_SHOWN: Final = 100
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
@@ -91,14 +94,15 @@ class Redeemer:
         self._check_code(claim, grant)
         name = claim.name or grant.name
         subject = claim.subject or name
-        keys = self._answer_keys(claim, grant, name, subject)
+        requested = None if claim.csr is None else _requested(claim.csr)
+        keys = self._answer_keys(claim, grant, name, subject, requested)
         if keys is not None and grant.spent and grant.revoked_at is None:
             # Before "used up" or "expired" is said: the last redemption may have been this claim's.
             kept = await self.ledger.find_kept(keys.claim_key, now)
             if kept is not None:
                 return await self._repeat(kept, keys, grant, name, subject)
         try:
-            return await self._spend(claim, found, name, subject, keys, now)
+            return await self._spend(claim, found, name, subject, requested, keys, now)
         except Refused as refused:
             # Told that it has expired as well, it comes all the same after the last redemption.
             over = refused.reason is Reason.EXPIRED and grant.spent >= grant.allowed
@@ -116,6 +120,7 @@ class Redeemer:
         found: Found,
         name: str,
         subject: str,
+        requested: RequestedKey | None,
         keys: AnswerKeys | None,
         now: int,
     ) -> Redeemed:
@@ -126,7 +131,7 @@ class Redeemer:
         certificate_name = common_name(subject)
         links = link_documents(await self.issuance.links(found, name), credentials=name)
         trust = await self.issuance.trust(found)
-        minted = await self.issuance.mint(found, certificate_name, now)
+        minted = await self.issuance.mint(found, certificate_name, now, requested)
         answer = KeptAnswer(
             issuer_ids=trust.issuer_ids,
             certificate_pem=minted.certificate_pem,
@@ -145,6 +150,7 @@ class Redeemer:
                     fingerprint=minted.fingerprint,
                     not_after=minted.not_after,
                     redeemed_at=now,
+                    issuer_id=found.issuer_id,
                 ),
                 keeping=None if keys is None else self._keeping(keys, answer, now),
             )
@@ -199,16 +205,25 @@ class Redeemer:
         self.locks.right(grant.id, claim.peer)
 
     def _answer_keys(
-        self, claim: Claim, grant: Grant, name: str, subject: str
+        self,
+        claim: Claim,
+        grant: Grant,
+        name: str,
+        subject: str,
+        requested: RequestedKey | None,
     ) -> AnswerKeys | None:
         """Say which claims count as this one come again; None where answers are not kept.
 
-        A subject that is no UUID may be shared by two sites, so then the address counts too.
+        A subject that is no UUID may be shared by two sites, so then the address counts too; or
+        the key does where the claim brings one, which no two sites share.
         """
         if not self.retry_seconds:
             return None
-        whence = "" if _UUID.fullmatch(subject) else claim.peer
         salt = self.answer_salts[codes.key_id(grant.concealed_code)]
+        if requested is not None:
+            same = (grant.id, name, subject, "", requested.hash.hex())
+            return answer_keys(salt, claim.presented_code, *same)
+        whence = "" if _UUID.fullmatch(subject) else claim.peer
         return answer_keys(salt, claim.presented_code, grant.id, name, subject, whence)
 
     def _keeping(self, keys: AnswerKeys, answer: KeptAnswer, now: int) -> Keeping:
@@ -241,3 +256,17 @@ class Redeemer:
         with self.issuance.database.reading() as connection:
             first = grant_rows.redemptions_of(connection, grant_id, limit=_MOST_SHOWN)
             return tuple(first), suspected_in(connection, grant_id)
+
+
+def _requested(csr: bytes) -> RequestedKey:
+    """Read a certificate request as it came in a header. Raises Refused(CSR)."""
+    if len(csr) > MOST_REQUEST_CHARACTERS:
+        raise Refused(
+            Reason.CSR, f"the request is longer than {MOST_REQUEST_CHARACTERS} characters"
+        )
+    try:
+        return read_request(binascii.a2b_base64(csr.strip(b" \t"), strict_mode=True))
+    except ValueError as error:  # binascii's own is one
+        raise Refused(Reason.CSR, "the request is not in base64") from error
+    except Invalid as error:
+        raise Refused(Reason.CSR, error.why) from error

@@ -14,6 +14,7 @@ from app.domain.theft import SuspectedTheft, Suspicion, revocation_entry, theft_
 from app.logs import get_logger
 from app.store import audit as audit_rows
 from app.store import grants as grant_rows
+from app.store import renewals as renewal_rows
 from app.store import suspicions as suspicion_rows
 from app.store.engine import Connection, Database
 
@@ -131,6 +132,6 @@ def suspected_grants(database: Database) -> frozenset[str]:
 
 
 def _revoke_certificates(connection: Connection, later: Suspicion) -> None:
-    revoked = suspicion_rows.revoke_certificates(connection, later.grant_id, later.at)
+    revoked = renewal_rows.revoke(connection, later.grant_id, later.at)
     if revoked:
         audit_rows.add(connection, revocation_entry(later, revoked))

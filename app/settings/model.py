@@ -231,6 +231,16 @@ class Certificates(_Group):
         expected="a duration of whole seconds, such as 24h or 0s",
         name="rotation_wait",
     )
+    overlap_seconds: Annotated[int, BeforeValidator(duration_reader(least=0, step=SECOND))] = (
+        _setting(
+            "1h",
+            "How long a certificate that was renewed still counts beside the one that has taken "
+            "its place; a Go duration of whole seconds. After that it can be renewed no more, and "
+            "stands in the revocation list.",
+            expected="a duration of whole seconds, such as 1h or 0s",
+            name="overlap",
+        )
+    )
 
 
 class Sealing(_Group):
@@ -359,12 +369,19 @@ class Housekeeping(_Group):
 
 
 class Kubernetes(_Group):
-    """Which AccessGrants of which cluster are served."""
+    """Which AccessGrants of which cluster are served, and which AccessTokens are redeemed."""
 
     namespaces: Annotated[tuple[str, ...], BeforeValidator(read_namespaces)] = _setting(
         "",
         "Namespaces whose AccessGrants are served, separated by commas in the environment, a list "
-        "in the file; * is all of them, and empty turns Kubernetes off.",
+        "in the file; * is all of them, and empty serves none.",
+        expected="names of namespaces, or *: a list, or one text with commas between them",
+    )
+    token_namespaces: Annotated[tuple[str, ...], BeforeValidator(read_namespaces)] = _setting(
+        "",
+        "Namespaces whose AccessTokens are redeemed, and whose links are renewed, where Skupper's "
+        "controller does not; separated by commas in the environment, a list in the file; * is all "
+        "of them, and empty redeems none.",
         expected="names of namespaces, or *: a list, or one text with commas between them",
     )
     kubeconfig: Annotated[Path | None, BeforeValidator(read_optional_path)] = _setting(

@@ -372,7 +372,8 @@ def _find_names(
     unknown = [one for one in grant_ids if one not in names]
     for one in range(0, len(unknown), _AT_ONCE):
         some = unknown[one : one + _AT_ONCE]
-        names.update(dict.fromkeys(some))
+        for grant_id in some:
+            names.setdefault(grant_id, None)  # somebody may have seen its resource just now
         query = select(access_grants.c.grant_id, access_grants.c.namespace, access_grants.c.name)
         for row in connection.execute(
             query.where(access_grants.c.grant_id.in_(some), _has_resource())

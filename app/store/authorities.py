@@ -23,6 +23,7 @@ from app.store.schema import (
     authorities,
     grants,
     redemptions,
+    renewals,
     server_certificates,
     sites,
 )
@@ -202,16 +203,24 @@ def _may_be_redeemed() -> ColumnElement[bool]:
 
 
 def last_certificate_ends(connection: Connection, *, made_until: int, now: int) -> int | None:
-    """When the last certificate ends, in UTC seconds, of those redeemed at `made_until` or before.
+    """When the last certificate ends, in UTC seconds, of those given out at `made_until` or before.
 
-    None when all of them have ended at `now`. Whose authority signed them is not known any more.
-    This reads a table from end to end: it is for times when nobody waits for it.
+    Those of redemptions and of renewals. None when all of them have ended at `now`. Whose authority
+    signed them is not looked at, since it is not known of the oldest. This reads tables from end to
+    end: it is for times when nobody waits for it.
     """
-    return connection.execute(
-        select(func.max(redemptions.c.not_after)).where(
-            redemptions.c.redeemed_at <= made_until, redemptions.c.not_after >= now
+    ends = [
+        connection.execute(
+            select(func.max(table.c.not_after)).where(
+                made_at <= made_until, table.c.not_after >= now
+            )
+        ).scalar()
+        for table, made_at in (
+            (redemptions, redemptions.c.redeemed_at),
+            (renewals, renewals.c.issued_at),
         )
-    ).scalar()
+    ]
+    return max((end for end in ends if end is not None), default=None)
 
 
 def soonest_expiry(connection: Connection) -> int | None:

@@ -1,6 +1,7 @@
 """Opening the database: which one it is, transactions, and the revision check."""
 
 import contextlib
+import copy
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any, Final, Protocol
 from sqlalchemy import Connection, Engine, Inspector, inspect, select, text
 
 from app.errors import Broken, GrantServerError, Invalid, Misconfigured, Unavailable
-from app.store import schema
+from app.store import leadership, schema
 from app.store.sqlite import Purpose, Sqlite
 
 __all__ = ["Connection", "Database", "open_database"]
@@ -66,6 +67,24 @@ class Database:
         # Whoever finds SQLite locked sleeps a while before it looks again. Threads of one process
         # need not: they take turns, and the next one begins at once.
         self._turn = threading.Lock()
+        self.term: int | None = None  # of who leads, when nobody else is to write; see `led`
+
+    def led(self, now: int) -> "Database":
+        """Begin to lead, and give the same database for that: until another begins to.
+
+        From then on its `writing` raises Unavailable, before anything is done. `now` are UTC
+        seconds. Raises Unavailable.
+        """
+        with self.writing() as connection:
+            term = leadership.begin(connection, now)
+        led = copy.copy(self)  # with the same connections, and the same turns
+        led.term = term
+        return led
+
+    def is_overtaken(self) -> bool:
+        """Tell whether somebody has begun to lead since we did. Raises Unavailable."""
+        with self.reading() as connection:
+            return self.term is not None and leadership.is_overtaken(connection, self.term)
 
     @property
     def sqlite(self) -> Sqlite:
@@ -90,9 +109,11 @@ class Database:
 
         There is one at a time: nothing changes between what is read in it and what is written,
         but for what the ledger does. Raises Conflict when a constraint says no, Unavailable when
-        the database does not serve us.
+        the database does not serve us, or was given for leading (see `led`), and another leads.
         """
         with self._its_turn(), self._changing("writing") as connection:
+            if self.term is not None:
+                leadership.check(connection, self.term)
             yield connection
 
     def check_in_place(self) -> None:

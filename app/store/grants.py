@@ -168,4 +168,5 @@ def _redemption(row: Row[tuple[object, ...]]) -> Redemption:
         not_after=row.not_after,
         redeemed_at=row.redeemed_at,
         revoked_at=row.revoked_at,
+        issuer_id=row.issuer_id,
     )

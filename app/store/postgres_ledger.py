@@ -18,7 +18,7 @@ from psycopg.errors import (
     SerializationFailure,
     UniqueViolation,
 )
-from psycopg.types.numeric import Int8
+from psycopg.types.numeric import Int4, Int8
 from sqlalchemy import String, any_, bindparam
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -78,10 +78,11 @@ WITH wanted AS MATERIALIZED (
     SELECT * FROM unnest(
         %(grant_id)b::text[], %(name)b::text[], %(subject)b::text[], %(peer)b::text[],
         %(serial)b::text[], %(fingerprint)b::text[], %(not_after)b::bigint[],
-        %(redeemed_at)b::bigint[], %(act)b::text[], %(actor)b::text[], %(target)b::text[],
-        %(other_details)b::text[], %(claim_key)b::bytea[], %(sealed)b::bytea[], %(until)b::bigint[]
+        %(redeemed_at)b::bigint[], %(issuer_id)b::integer[], %(act)b::text[], %(actor)b::text[],
+        %(target)b::text[], %(other_details)b::text[], %(claim_key)b::bytea[], %(sealed)b::bytea[],
+        %(until)b::bigint[]
     ) WITH ORDINALITY AS wanted (
-        grant_id, name, subject, peer, serial, fingerprint, not_after, redeemed_at,
+        grant_id, name, subject, peer, serial, fingerprint, not_after, redeemed_at, issuer_id,
         act, actor, target, other_details, claim_key, sealed, until, place
     )
 ), ranked AS MATERIALIZED (
@@ -102,9 +103,11 @@ WITH wanted AS MATERIALIZED (
     FROM ranked JOIN taken ON taken.id = ranked.grant_id WHERE ranked.rank <= taken.claims
 ), written AS (
     INSERT INTO redemptions (
-        grant_id, ordinal, name, subject, peer, serial, fingerprint, not_after, redeemed_at
+        grant_id, ordinal, name, subject, peer, serial, fingerprint, not_after, redeemed_at,
+        issuer_id
     )
-    SELECT grant_id, ordinal, name, subject, peer, serial, fingerprint, not_after, redeemed_at
+    SELECT grant_id, ordinal, name, subject, peer, serial, fingerprint, not_after, redeemed_at,
+        nullif(issuer_id, 0)
     FROM given ORDER BY place
 ), kept AS (
     INSERT INTO answers (claim_key, ordinal, sealed, expires_at)
@@ -432,8 +435,13 @@ def _parameters(wanted: Sequence[Spending]) -> dict[str, list[Any]]:
         entry = audit_rows.values(audit_entry(one))
         row = (
             *(one.grant_id, one.name, one.subject, one.peer, one.serial, one.fingerprint),
-            *(Int8(one.not_after), Int8(one.redeemed_at), entry["act"], entry["actor"]),
-            *(entry["target"], str(entry["details"]).partition(",")[2]),
+            *(Int8(one.not_after), Int8(one.redeemed_at), Int4(one.issuer_id or 0)),
+            *(
+                entry["act"],
+                entry["actor"],
+                entry["target"],
+                str(entry["details"]).partition(",")[2],
+            ),
             *_keeping(spending.keeping),
         )
         for column, value in zip(columns.values(), row, strict=True):

@@ -34,6 +34,7 @@ from app.store.schema import (
     authorities,
     grants,
     redemptions,
+    renewals,
     server_certificates,
     sites,
     suspicions,
@@ -53,6 +54,7 @@ class Aging(NamedTuple):
 
 ANSWERS: Final = Aging(answers, answers.c.expires_at)
 AUDIT: Final = Aging(audit, audit.c.at)
+RENEWALS: Final = Aging(renewals, renewals.c.not_after)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +142,7 @@ def look_at_grants(
     valid = case(
         (latest > now, 1),
         (exists().where(redemptions.c.grant_id == grants.c.id, redemptions.c.not_after > now), 1),
+        (exists().where(redemptions.c.grant_id == grants.c.id, _renewed(now)), 1),
         else_=0,
     )
     behind = tuple_(grants.c.expires_at, grants.c.id) > tuple_(
@@ -168,6 +171,7 @@ class Forgotten:
     grants: int
     redemptions: int
     complete: bool
+    renewals: int = 0
 
 
 def forget_grants(
@@ -185,18 +189,23 @@ def forget_grants(
         .with_for_update(skip_locked=True)
     ).all()
     certified = select(redemptions.c.grant_id).where(
-        redemptions.c.grant_id.in_(held), redemptions.c.not_after > now
+        redemptions.c.grant_id.in_(held), or_(redemptions.c.not_after > now, _renewed(now))
     )
     valid = set(connection.scalars(certified.distinct()))
     held = [one for one in held if one not in valid]
+    # A redemption takes its renewals along, and may have had many.
+    renewed = _forget_renewals(connection, held, limit)
+    if renewed >= limit:
+        return Forgotten(grants=0, redemptions=0, complete=False, renewals=renewed)
+    limit -= renewed
     # The first redemption first: where it is there, all of them are.
     gone = _forget_some(connection, redemptions, redemptions.c.ordinal, held, limit)
     if gone < limit:
         others = _forget_some(connection, suspicions, suspicions.c.id, held, limit - gone)
         if gone + others < limit:
             done = connection.execute(delete(grants).where(grants.c.id.in_(held))).rowcount
-            return Forgotten(grants=done, redemptions=gone, complete=True)
-    return Forgotten(grants=0, redemptions=gone, complete=False)
+            return Forgotten(grants=done, redemptions=gone, complete=True, renewals=renewed)
+    return Forgotten(grants=0, redemptions=gone, complete=False, renewals=renewed)
 
 
 def forget_authorities(connection: Connection, *, now: int, limit: int, dry: bool) -> int:
@@ -246,6 +255,21 @@ def _forget_some(
         .limit(limit)
     )
     return connection.execute(delete(table).where(table.c.id.in_(some))).rowcount
+
+
+def _renewed(now: int) -> ColumnElement[bool]:
+    """Say that a certificate that follows the redemption's own has not ended."""
+    return exists().where(renewals.c.redemption_id == redemptions.c.id, renewals.c.not_after > now)
+
+
+def _forget_renewals(connection: Connection, grant_ids: Sequence[str], limit: int) -> int:
+    some = (
+        select(renewals.c.id)
+        .join(redemptions, renewals.c.redemption_id == redemptions.c.id)
+        .where(redemptions.c.grant_id.in_(grant_ids))
+        .limit(limit)
+    )
+    return connection.execute(delete(renewals).where(renewals.c.id.in_(some))).rowcount
 
 
 def _ended(until: int) -> ColumnElement[Any]:

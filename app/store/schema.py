@@ -25,7 +25,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION: Final = "0004"  # the migration that makes exactly these tables
+REVISION: Final = "0005"  # the migration that makes exactly these tables
 OLDEST_SERVED: Final = "0002"  # whose programs still run on them
 
 metadata = MetaData(
@@ -178,9 +178,43 @@ redemptions = Table(
     Column("not_after", BigInteger, nullable=False),
     Column("redeemed_at", BigInteger, nullable=False),
     Column("revoked_at", BigInteger, nullable=True),  # of the certificate
+    # The generation that signed it: no reference, which would cost each redemption a look.
+    Column("issuer_id", Integer, nullable=True),
+    Column("superseded_at", BigInteger, nullable=True),  # when a renewed one has taken its place
     UniqueConstraint("grant_id", "ordinal"),
     CheckConstraint("ordinal >= 1", name="ordinal_is_positive"),
 )
+
+# Certificates of a redemption after the first, each in the place of one before.
+renewals = Table(
+    "renewals",
+    metadata,
+    Column("id", BIG_NUMBER, primary_key=True),
+    Column("redemption_id", ForeignKey("redemptions.id", ondelete="CASCADE"), nullable=False),
+    Column("replaces", String(40), nullable=False),  # serial of the one that was in hand
+    Column("key_hash", LargeBinary, nullable=False),  # SHA-256 of its SubjectPublicKeyInfo
+    Column("certificate_pem", Text, nullable=False),  # for who asks again, the answer being lost
+    Column("serial", String(40), nullable=False, unique=True),
+    Column("fingerprint", String(64), nullable=False),
+    Column("issuer_id", Integer, nullable=False),
+    Column("not_after", BigInteger, nullable=False),
+    Column("issued_at", BigInteger, nullable=False),
+    Column("superseded_at", BigInteger, nullable=True),
+    Column("revoked_at", BigInteger, nullable=True),
+    UniqueConstraint("replaces", "key_hash"),
+    CheckConstraint("length(key_hash) = 32", name="key_hash_is_whole"),
+)
+Index(None, renewals.c.redemption_id)
+
+# Rows that a revocation list has to have: few, and found without a look at all the others.
+for _listed in (redemptions, renewals):
+    for _moment in (_listed.c.revoked_at, _listed.c.superseded_at):
+        Index(
+            None,
+            _moment,
+            sqlite_where=_moment.is_not(None),
+            postgresql_where=_moment.is_not(None),
+        )
 
 # What is known of a grant that stands for an AccessGrant resource. The code is sealed, because the
 # resource's status has to tell it; it is deleted when the resource is gone.
@@ -258,6 +292,16 @@ heartbeat = Table(
     CheckConstraint("id = 1", name="one_row"),
 )
 
+# One row: the number of the one who leads, raised by whoever begins to. What one who led before
+# still wants to write is refused.
+leadership = Table(
+    "leadership",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("term", BigInteger, nullable=False),
+    CheckConstraint("id = 1", name="one_row"),
+)
+
 # One row: the oldest revision whose programs still run on these tables.
 compatibility = Table(
     "compatibility",
@@ -276,6 +320,7 @@ def create(connection: Connection) -> None:
     metadata.create_all(connection)
     connection.execute(insert(heartbeat).values(id=1, at=0))
     connection.execute(insert(addresses).values(id=1, url="", hosts="", problem="", changed_at=0))
+    connection.execute(insert(leadership).values(id=1, term=0))
     connection.execute(insert(compatibility).values(id=1, oldest_revision=OLDEST_SERVED))
     revision = Column("version_num", String(32), nullable=False)
     mark = Table(

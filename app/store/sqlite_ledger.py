@@ -84,7 +84,7 @@ FORGET_STALE = _compiled(
         answers.c.claim_key == bindparam("claim_key"), answers.c.expires_at <= bindparam("now")
     )
 )
-INSERT_REDEMPTION = _appending(redemptions, "revoked_at")
+INSERT_REDEMPTION = _appending(redemptions, "revoked_at", "superseded_at")
 INSERT_ANSWER = _appending(answers)
 INSERT_AUDIT = _appending(audit)
 
@@ -324,4 +324,5 @@ def _redemption_row(redemption: Redemption) -> dict[str, object]:
         "fingerprint": redemption.fingerprint,
         "not_after": redemption.not_after,
         "redeemed_at": redemption.redeemed_at,
+        "issuer_id": redemption.issuer_id,
     }

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, exists, insert, select, update
+from sqlalchemy import Connection, bindparam, exists, insert, select
 
 from app.domain.grants import Redemption
 from app.domain.theft import Suspicion
@@ -71,12 +71,3 @@ def of_grant(connection: Connection, grant_id: str) -> Sequence[Suspicion]:
 def suspected_grants(connection: Connection) -> frozenset[str]:
     """The ids of all grants of which there is a suspicion."""
     return frozenset(connection.scalars(select(suspicions.c.grant_id).distinct()))
-
-
-def revoke_certificates(connection: Connection, grant_id: str, now: int) -> int:
-    """Mark the certificates of a grant as revoked; tells how many were not marked before."""
-    return connection.execute(
-        update(redemptions)
-        .where(redemptions.c.grant_id == grant_id, redemptions.c.revoked_at.is_(None))
-        .values(revoked_at=now)
-    ).rowcount

@@ -5,7 +5,8 @@ a request into a claim, hands it to the redeemer, and writes one whole answer wi
 a client of Skupper that reads half an answer believes that it has succeeded.
 
 `GET /<grant>` with the code in the `Authorization` header is an addition of ours: it tells the
-holder of a code what is left. Without that header it is refused like every other method.
+holder of a code what is left. Without that header it is refused like every other method. Further
+additions are `POST /renew` and `GET /crl/<authority>.crl`, whose paths are no grant's.
 """
 
 import asyncio
@@ -25,6 +26,9 @@ from app.errors import Broken, GrantServerError, Reason, Refused
 from app.metrics import Metrics
 from app.services.limits import PeerLimits
 from app.services.redemption import Inspection, Redeemer
+from app.services.renewal import Renewer
+from app.services.revocation_lists import RevocationLists
+from app.web import renewal, revocation_lists
 from app.web.wire import cause, refusal
 
 Header = tuple[bytes, bytes]
@@ -36,6 +40,7 @@ MOST_BODY_BYTES: Final = 4096  # a code has 24 characters; nobody chooses one th
 BODY_SECONDS: Final = 5.0
 _TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
 _JSON: Final = (b"content-type", b"application/json")
+_LIST: Final = (b"content-type", revocation_lists.CONTENT_TYPE)
 _FIXED_HEADERS: Final = (
     (b"connection", b"close"),  # clients open a new connection each time and never close it
     (b"cache-control", b"no-store"),
@@ -67,6 +72,7 @@ class _Headers:
     name: bytes | None = None
     subject: bytes | None = None
     authorization: bytes | None = None
+    csr: bytes | None = None
     content_length: bytes | None = None
 
 
@@ -75,10 +81,13 @@ class RedemptionApp:
     """Answers the redemption listener's requests.
 
     With `by_key`, `POST /<namespace>/<grant name>` is served as well, and then a path must be
-    exact; without it all slashes are taken out of a path, as Skupper does.
+    exact; without it all slashes are taken out of a path, as Skupper does. Certificates are renewed
+    with a `renewer`, and their revocation lists given out with `lists`; no grant has such a path.
     """
 
     redeemer: Redeemer
+    renewer: Renewer | None = None
+    lists: RevocationLists | None = None
     peers: PeerLimits
     metrics: Metrics
     log: BoundLogger
@@ -136,10 +145,15 @@ class RedemptionApp:
         headers = _parse(scope["headers"])
         peer = str(context["peer"])
         if scope["method"] == "POST":
+            if self.renewer is not None and scope["path"] == renewal.PATH:
+                return _JSON, await self._renew(self.renewer, headers, peer, receive, context)
             return _TEXT, await self._redeem(key, headers, peer, receive, context)
         self.peers.admit(peer)
         if scope["method"] == "GET" and headers.authorization is not None:
             return _JSON, await self._inspect(key, headers.authorization, peer)
+        authority = revocation_lists.asked_for(scope["path"])
+        if scope["method"] == "GET" and authority is not None and self.lists is not None:
+            return _LIST, await self.lists.get(authority)
         raise Refused(Reason.METHOD)
 
     def _key(self, path: str) -> str:
@@ -163,6 +177,7 @@ class RedemptionApp:
             name=_text(headers.name, Reason.NAME),
             subject=_text(headers.subject, Reason.SUBJECT),
             peer=peer,
+            csr=headers.csr,
         )
         redeemed = await self.redeemer.redeem(claim)
         seconds = self.monotonic() - started
@@ -179,6 +194,35 @@ class RedemptionApp:
             self.metrics.redeemed(seconds)
             self.log.info("redeemed", **context, serial=redeemed.serial, microseconds=microseconds)
         return redeemed.bundle
+
+    async def _renew(
+        self,
+        renewer: Renewer,
+        headers: _Headers,
+        peer: str,
+        receive: Receive,
+        context: dict[str, object],
+    ) -> bytes:
+        body = await _read_body(headers, receive, most=renewal.MOST_BODY_BYTES)
+        self.peers.admit(peer)
+        started = self.monotonic()
+        renewed = await renewer.renew(renewal.read_wish(body, peer))
+        seconds = self.monotonic() - started
+        given = renewed.given
+        context |= {
+            "grant": given.grant_id,
+            "name": given.name,
+            "subject": given.subject,
+            "replaces": given.serial,
+            "microseconds": int(seconds * 1_000_000),
+        }
+        if renewed.serial is None:
+            self.metrics.repeated()
+            self.log.info("renewal answered again", **context)
+        else:
+            self.metrics.renewed()
+            self.log.info("renewed", **context, serial=renewed.serial)
+        return renewal.write_renewed(renewed)
 
     async def _inspect(self, key: str, authorization: bytes, peer: str) -> bytes:
         if authorization[: len(_BEARER)].lower() != _BEARER:
@@ -224,7 +268,7 @@ def _parse(headers: list[tuple[bytes, bytes]]) -> _Headers:
     found: dict[str, bytes] = {}
     for name, value in headers:
         match name:
-            case b"name" | b"subject" | b"authorization":
+            case b"name" | b"subject" | b"authorization" | b"csr":
                 found.setdefault(name.decode(), value)
             case b"content-length":
                 found.setdefault("content_length", value)
@@ -240,31 +284,34 @@ def _text(value: bytes | None, reason: Reason) -> str | None:
         raise Refused(reason, f"the {reason} header is not UTF-8") from error
 
 
-async def _read_body(headers: _Headers, receive: Receive) -> bytes:
-    """Read the code, bounded in bytes and in seconds. Raises Refused(BODY), _Gone."""
-    too_long = Refused(Reason.BODY, f"the body is longer than {MOST_BODY_BYTES} bytes")
+async def _read_body(headers: _Headers, receive: Receive, *, most: int = MOST_BODY_BYTES) -> bytes:
+    """Read the code, or what else it is, bounded in bytes and in seconds.
+
+    Raises Refused(BODY), _Gone.
+    """
+    too_long = Refused(Reason.BODY, f"the body is longer than {most} bytes")
     announced = headers.content_length
-    if announced is not None and len(announced.lstrip(b"0")) > len(str(MOST_BODY_BYTES)):
+    if announced is not None and len(announced.lstrip(b"0")) > len(str(most)):
         raise too_long
     message = await receive()  # nearly always the whole body; the listener bounds the wait
     body: bytes = message.get("body", b"")
     if message.get("more_body"):
-        body, message = await _read_rest(body, receive)
+        body, message = await _read_rest(body, receive, most)
     if message["type"] == "http.disconnect":
         raise _Gone
-    if len(body) > MOST_BODY_BYTES:
+    if len(body) > most:
         raise too_long
     return body
 
 
-async def _read_rest(body: bytes, receive: Receive) -> tuple[bytes, Message]:
+async def _read_rest(body: bytes, receive: Receive, most: int) -> tuple[bytes, Message]:
     """Read on, until the body ends, is too long, or takes too long."""
     try:
         async with asyncio.timeout(BODY_SECONDS):
             while True:
                 message = await receive()
                 body += message.get("body", b"")
-                if not message.get("more_body") or len(body) > MOST_BODY_BYTES:
+                if not message.get("more_body") or len(body) > most:
                     return body, message
     except TimeoutError as error:
         raise Refused(Reason.BODY, f"the body took over {BODY_SECONDS:g} s") from error

@@ -33,6 +33,12 @@ REFUSALS: Final[Mapping[Reason, Refusal]] = {
     Reason.EXPIRED: Refusal(404, "No such claim"),
     Reason.USED_UP: Refusal(404, "No such access granted"),
     Reason.RATE_LIMITED: Refusal(429, "Too many failed attempts"),
+    Reason.RENEWAL: Refusal(403, "Renewal refused"),
+    Reason.CSR: Refusal(400, "Certificate request not valid"),
+    Reason.CERTIFICATE_ENDED: Refusal(403, "Certificate has ended"),
+    Reason.CERTIFICATE_REVOKED: Refusal(403, "Certificate has been revoked"),
+    Reason.CERTIFICATE_SUPERSEDED: Refusal(403, "Certificate was superseded"),
+    Reason.UNKNOWN_AUTHORITY: Refusal(404, "No such authority"),
 }
 LACKS: Final[Mapping[Lack, Refusal]] = {
     Lack.ENDPOINTS: Refusal(503, "No valid endpoints found for site"),

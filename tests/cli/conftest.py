@@ -1,12 +1,9 @@
 """The command line as a person runs it: an environment of its own, a directory of its own."""
 
 import contextlib
-import http.server
 import json
 import os
-import ssl
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -16,15 +13,12 @@ from click.testing import CliRunner, Result
 
 from app import ambient
 from app.cli.root import root
-from app.crypto import keys
-from app.crypto.issuers import create_authority, load_issuer
-from app.crypto.server_certificates import create_server_certificate
-from app.domain.certificates import KeyType
 from app.home import open_home
 from app.services.cluster import Cluster
 from app.settings import PREFIX, load
-from tests.builders import NOW
+from tests.domain.test_receipts import an_answer
 from tests.running import Server, running
+from tests.strangers import Issuer, Stranger, a_stranger
 
 ENDPOINTS: Final = ("--endpoint", "inter-router=west.example.com:55671")
 
@@ -97,94 +91,29 @@ def served(cli: Cli, tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """One request that a stranger's server has got."""
-
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes
-
-
-@dataclass(kw_only=True)
-class Stranger:
-    """Some server that says what a test wants, over real TLS; it remembers what it was asked."""
-
-    url: str
-    ca_pem: str
-    say: Callable[[Asked], tuple[int, bytes]] = lambda _asked: (404, b"No such claim\n")
-    asked: list[Asked] = field(default_factory=list)
-
-    def token(self, **changes: Any) -> str:
-        """Write a token that leads here."""
-        spec = {"url": f"{self.url}/x", "code": "Aa0Bb1Cc2Dd3Ee4F", "ca": self.ca_pem, **changes}
-        document = {
-            "apiVersion": "skupper.io/v2alpha1",
-            "kind": "AccessToken",
-            "metadata": {"name": "lab"},
-            "spec": {name: value for name, value in spec.items() if value is not None},
-        }
-        return json.dumps(document)
+@pytest.fixture
+def stranger(tmp_path: Path) -> Iterator[Stranger]:
+    with a_stranger(tmp_path) as made:
+        yield made
 
 
 @pytest.fixture
-def stranger(tmp_path: Path) -> Iterator[Stranger]:
-    key = keys.generate(KeyType.P256)
-    ca_pem = create_authority(
-        common_name="stranger", key=key, serial=7, not_before=NOW - 10**8, not_after=NOW + 10**9
-    )
-    leaf = keys.generate(KeyType.P256)
-    certificate = create_server_certificate(
-        load_issuer(ca_pem, keys.to_pem(key)),
-        hosts=["127.0.0.1"],
-        key=leaf,
-        serial_random=ambient.random_bytes(16),
-        now=ambient.utc_now(),
-        lifetime_seconds=10**6,
-    )
-    chain = tmp_path / "stranger.pem"
-    chain.write_bytes(certificate + keys.to_pem(leaf))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(chain)
-    made = Stranger(url="", ca_pem=ca_pem.decode())
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses are short."""
+    monkeypatch.setattr("app.cli.redeeming._PAUSES", (0.01,))
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        timeout = 20
 
-        def setup(self) -> None:
-            self.request = context.wrap_socket(self.request, server_side=True)
-            super().setup()
+@pytest.fixture
+def lab(cli: Cli, stranger: Stranger, quick: None) -> Cli:
+    """Put a token for a stranger's server, which answers as it should, into `lab.yaml`."""
+    del quick
+    (cli.directory / "lab.yaml").write_text(stranger.token())
+    stranger.say = lambda asked: (200, an_answer(name=asked.headers["name"]))
+    return cli
 
-        def finish(self) -> None:
-            super().finish()
-            self.request.close()
 
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            asked = Asked(
-                method=self.command, path=self.path, headers=dict(self.headers), body=body
-            )
-            made.asked.append(asked)
-            status, said = made.say(asked)
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(said)))
-            self.end_headers()
-            self.wfile.write(said)
-
-        do_GET = do_POST  # noqa: N815 - the library looks it up by this name
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    class Listening(http.server.ThreadingHTTPServer):
-        def handle_error(self, *_: object) -> None:
-            """Clients that do not trust us break off; that is what is tested."""
-
-    with Listening(("127.0.0.1", 0), Handler) as server:
-        made.url = f"https://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield made
-        server.shutdown()
-        thread.join()
+@pytest.fixture
+def honoured(lab: Cli, stranger: Stranger) -> Cli:
+    """Have the server take certificate requests."""
+    stranger.say = Issuer().answer_claim
+    return lab

@@ -6,6 +6,14 @@ from app.errors import Reason, Refused, Unavailable
 from app.outbound import Answer
 from app.web.wire import REFUSALS
 
+NOT_SAID_TO_A_CLAIM = {
+    Reason.RENEWAL,
+    Reason.CERTIFICATE_ENDED,
+    Reason.CERTIFICATE_REVOKED,
+    Reason.CERTIFICATE_SUPERSEDED,
+    Reason.UNKNOWN_AUTHORITY,
+}
+
 
 def an_answer(status: int, body: bytes, reason: str = "Not Found") -> Answer:
     return Answer(status=status, reason=reason, body=body)
@@ -17,6 +25,8 @@ def test_success_is_no_error() -> None:
 
 def test_every_refusal_of_our_server_is_explained() -> None:
     for reason, refusal in REFUSALS.items():
+        if reason in NOT_SAID_TO_A_CLAIM:
+            continue
         later = reason is Reason.RATE_LIMITED  # a matter of time alone
         assert ((refusal.status, refusal.text) in _MEANINGS) is not later
         with pytest.raises(Unavailable if later else Refused, match=r"\(.+\)"):
@@ -33,6 +43,13 @@ def test_a_refusal_carries_its_reason_and_the_servers_text() -> None:
 def test_what_may_pass_is_worth_another_try(status: int) -> None:
     with pytest.raises(Unavailable, match="nothing was used up"):
         check(an_answer(status, b"Internal error\n"))
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_when_another_try_is_wanted_is_handed_on(status: int) -> None:
+    with pytest.raises(Unavailable) as caught:
+        check(Answer(status=status, reason="", body=b"", retry_after=7))
+    assert caught.value.retry_after == 7
 
 
 @pytest.mark.parametrize(("status", "words"), [(302, "redirect"), (201, "grant"), (404, "grant")])

@@ -5,7 +5,7 @@ import pytest
 from app import outbound
 from app.cli.asking import ask
 from app.errors import Unavailable
-from tests.cli.conftest import Stranger
+from tests.strangers import Stranger
 
 
 def test_an_answer_is_given_and_nothing_is_left_open(stranger: Stranger) -> None:

@@ -6,7 +6,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from app import ambient
-from app.crypto import keys
+from app.crypto import crl, keys
 from app.crypto.facts import facts
 from app.crypto.issuers import create_authority, load_issuer
 from app.domain.certificates import KeyType
@@ -271,3 +271,18 @@ def test_an_authority_that_nobody_needs_is_shown_as_ended(cli: Cli) -> None:
     refused = cli.run("ca", "export", "site-ca-1", "--with-key", "--out", "s.yaml")
     assert refused.exit_code == 3
     assert "it was erased" in refused.stderr
+
+
+def test_a_revocation_list_is_written_as_der_or_pem(cli: Cli) -> None:
+    told = cli.done("ca", "crl", "site-ca", "--out", "site-ca.crl")
+    assert told == "The revocation list of site-ca is in site-ca.crl.\n"
+    path = cli.directory / "site-ca.crl"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    pem = crl.to_pem(path.read_bytes())  # raises unless it is one
+    assert pem.startswith(b"-----BEGIN X509 CRL-----\n")
+    assert cli.done("ca", "crl", "site-ca", "--pem").startswith(pem.decode().splitlines()[0])
+    assert cli.run("ca", "crl", "site-ca").stdout_bytes.startswith(b"0\x81")
+    assert cli.run("ca", "crl", "site-ca", "--out", "site-ca.crl").exit_code == 1
+    cli.done("ca", "crl", "site-ca", "--out", "site-ca.crl", "--force")
+    assert cli.run("ca", "crl", "nobody").exit_code == 1
+    assert cli.run("ca", "crl", "server-ca").exit_code == 1

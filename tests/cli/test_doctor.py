@@ -10,10 +10,11 @@ from ruamel.yaml import YAML
 
 from app import ambient
 from app.crypto.sealing import generate_line
-from tests.cli.conftest import Cli, Stranger
+from tests.cli.conftest import Cli
 from tests.pki import Folder, a_root
 from tests.running import Server
 from tests.services.clusters import a_secret, put, sign
+from tests.strangers import Stranger
 
 
 def test_where_nothing_is_nothing_is_made(cli: Cli) -> None:

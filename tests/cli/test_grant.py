@@ -6,11 +6,13 @@ import click
 import pytest
 
 from app.cli.grant import _code_from_input, _where_the_ca_is
+from app.domain.renewals import Follower
 from app.domain.times import rfc3339
 from app.home import open_home
+from app.services import grants
 from app.services.serving import Source
 from app.settings import load
-from app.store import suspicions
+from app.store import renewals
 from tests.builders import CODE, GRANT_ID, NOW
 from tests.cli.conftest import Cli
 from tests.pki import Folder, a_root
@@ -210,7 +212,7 @@ def test_a_certificate_that_is_marked_as_revoked_is_shown_so(cli: Cli, served: S
         served.redeem(issued, subject=subject)
     assert "REVOKED" not in cli.done("grant", "show", "lab")
     with served.home.database.writing() as connection:
-        suspicions.revoke_certificates(connection, issued.grant.id, NOW)
+        renewals.revoke(connection, issued.grant.id, NOW)
     shown = cli.done("grant", "show", "lab")
     assert "SERIAL" in shown
     assert "REVOKED" in shown
@@ -246,6 +248,56 @@ def test_a_grant_is_revoked_and_removed(west: Cli) -> None:
     missing = west.run("grant", "show", "lab")
     assert missing.exit_code == 1
     assert "grantserver grant list" in missing.stderr
+
+
+def test_certificates_are_revoked_with_a_grant_or_one_redemption_alone(
+    cli: Cli, served: Server
+) -> None:
+    issued = served.issue("lab", redemptions=3)
+    for subject in ("east", "north", "south"):
+        served.redeem(issued, subject=subject)
+    told = cli.done("grant", "revoke", "lab", "--redemption", "2")
+    assert "Redemption 2 of grant lab of site west is revoked: 1 certificate revoked" in told
+    assert "Routers do not ask" in told
+    document = cli.json("grant", "show", "lab")
+    assert document["state"] == "used_up"
+    listed = document["redemptions"]
+    assert [one["revocationTime"] is not None for one in listed] == [False, True, False]
+    assert [[each["good"] for each in one["certificates"]] for one in listed] == [
+        *([True], [False], [True]),
+    ]
+    told = cli.done("grant", "revoke", "lab")
+    assert "it was redeemed 3 of 3: 2 certificates revoked with it." in told
+    told = cli.done("grant", "revoke", "lab", "--redemption", "1")
+    assert "there was no certificate left to revoke" in told
+    missing = cli.run("grant", "revoke", "lab", "--redemption", "4")
+    assert missing.exit_code == 1
+    assert 'no redemption of grant "lab" "4"' in missing.stderr
+    assert cli.run("grant", "revoke", "lab", "--redemption", "0").exit_code == 2
+
+
+def test_certificates_that_followed_are_shown_with_what_became_of_each(
+    cli: Cli, served: Server
+) -> None:
+    issued = served.issue("lab")
+    served.redeem(issued)
+    assert "Certificates, as they followed" not in cli.done("grant", "show", "lab")
+    given = grants.certificates(served.home.database, issued.grant.id)
+    follower = Follower(
+        redemption_id=given[0].redemption_id, replaces=given[0].serial, key_hash=bytes(32),
+        certificate_pem="PEM", serial="0b", fingerprint="f", issuer_id=1,
+        issued_at=given[0].issued_at, not_after=given[0].not_after,
+    )  # fmt: skip
+    with served.home.database.writing() as connection:
+        renewals.add(connection, follower, until=given[0].issued_at - 1)
+    shown = cli.done("grant", "show", "lab")
+    (table,) = shown.split("Certificates, as they followed:\n")[1:]
+    first, second = table.splitlines()[1:3]
+    assert "superseded 20" in first
+    assert "good" in second
+    (redemption,) = cli.json("grant", "show", "lab")["redemptions"]
+    assert [one["replaces"] for one in redemption["certificates"]] == [None, given[0].serial]
+    assert [one["good"] for one in redemption["certificates"]] == [False, True]
 
 
 def test_both_kinds_of_grants_are_listed_and_told_apart(west: Cli) -> None:

@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.resources import prepare, store
+from app.cli.resources import (
+    directory_of,
+    forget_key,
+    kept_key,
+    key_path,
+    prepare,
+    reload_command,
+    removed_if_empty,
+    store,
+)
 from app.domain.receipts import Resource
 from app.errors import Conflict, Invalid, Unavailable
 
@@ -103,3 +112,48 @@ def test_all_are_stored_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert [path.name for path in paths] == order
     assert [path.read_text() for path in paths] == ["secret\n", "link\n"]
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in paths)
+
+
+def test_a_key_is_kept_until_it_is_forgotten(tmp_path: Path) -> None:
+    path = key_path(tmp_path, "lab")
+    assert not path.name.endswith((".yaml", ".yml"))
+    assert kept_key(path, lambda: b"first") == b"first"
+    assert kept_key(path, lambda: b"second") == b"first"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    forget_key(tmp_path, "lab")
+    forget_key(tmp_path, "lab")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "x\n", ""])
+def test_no_name_becomes_the_path_of_a_key_unseen(tmp_path: Path, name: str) -> None:
+    with pytest.raises(Invalid):
+        key_path(tmp_path, name)
+
+
+def test_a_key_is_read_from_a_file_and_from_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text("key")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "directory", "pipe"):
+        with pytest.raises(Invalid) as caught:
+            kept_key(tmp_path / name, lambda: b"made")
+        assert caught.value.field == "key"
+
+
+def test_directories_that_stay_empty_are_removed_and_others_stay(tmp_path: Path) -> None:
+    with removed_if_empty(tmp_path / "ns"):
+        prepare(tmp_path / "ns", "lab", force=False)
+    assert list(tmp_path.iterdir()) == []
+    with removed_if_empty(tmp_path / "ns"):
+        store(prepare(tmp_path / "ns", "lab", force=False), a_link(), force=False)
+    assert directory_of(tmp_path / "ns").is_dir()
+    with removed_if_empty(tmp_path / "ns"):
+        pass
+    assert directory_of(tmp_path / "ns").is_dir()
+
+
+def test_the_command_that_reloads_names_the_namespace_where_that_is_sure(tmp_path: Path) -> None:
+    assert reload_command(tmp_path / "namespaces" / "east") == "skupper system reload -n east"
+    assert reload_command(tmp_path / "east") == "skupper system reload"

@@ -3,7 +3,8 @@ import json
 import pytest
 from ruamel.yaml import YAML
 
-from tests.cli.conftest import Cli, Stranger
+from tests.cli.conftest import Cli
+from tests.strangers import Stranger
 
 TOLD = {
     "grant": "lab",

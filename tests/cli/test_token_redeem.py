@@ -1,3 +1,4 @@
+import base64
 import socket
 import stat
 import subprocess
@@ -7,26 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
+from cryptography import x509
 
 from app.cli.token_redeem import _host_name
-from tests.cli.conftest import Asked, Cli, Stranger
+from tests.cli.conftest import Cli
 from tests.domain.test_receipts import an_answer
 from tests.running import Server
+from tests.strangers import Asked, Stranger, asked_with, documents, key_in, public
 
 CODE = "Aa0Bb1Cc2Dd3Ee4F"
-
-
-def documents(text: str) -> list[Any]:
-    return list(YAML(typ="safe").load_all(text))
-
-
-@pytest.fixture
-def lab(cli: Cli, stranger: Stranger) -> Cli:
-    """Put a token for a stranger's server, which answers as it should, into `lab.yaml`."""
-    (cli.directory / "lab.yaml").write_text(stranger.token())
-    stranger.say = lambda asked: (200, an_answer(name=asked.headers["name"]))
-    return cli
 
 
 def test_a_token_becomes_a_link_with_its_cost(cli: Cli, served: Server) -> None:
@@ -35,7 +25,8 @@ def test_a_token_becomes_a_link_with_its_cost(cli: Cli, served: Server) -> None:
     assert result.exit_code == 0, result.stderr
     assert result.stdout.startswith("---\n")
     secret, link = documents(result.stdout)
-    assert secret["metadata"] == link["metadata"] == {"name": "lab"}
+    assert secret["metadata"]["name"] == "lab"
+    assert link["metadata"] == {"name": "lab"}
     assert link["spec"]["cost"] == 7
     assert link["spec"]["endpoints"][0]["port"] == "55671"
     assert "the certificate is CN=east, signed by CN=site-ca, good until 20" in result.stderr
@@ -54,10 +45,11 @@ def test_a_used_up_token_is_refused_with_what_to_do(cli: Cli) -> None:
     assert "404 Not Found: No such access granted (all its redemptions are used" in result.stderr
 
 
+@pytest.mark.parametrize("words", [["--no-csr"], ["--key", "t.key"]])
 @pytest.mark.usefixtures("served")
-def test_the_same_site_may_ask_again_for_what_it_lost(cli: Cli) -> None:
+def test_the_same_site_may_ask_again_for_what_it_lost(cli: Cli, words: list[str]) -> None:
     cli.done("token", "issue", "t.yaml", "--name", "t")
-    first, again = (cli.done("token", "redeem", "t.yaml") for _ in range(2))
+    first, again = (cli.done("token", "redeem", "t.yaml", *words) for _ in range(2))
     assert again == first
     assert len(cli.json("grant", "show", "t")["redemptions"]) == 1
 
@@ -220,8 +212,10 @@ def test_an_answer_that_may_have_been_lost_is_worth_a_look(lab: Cli, stranger: S
     stranger.say = break_off
     result = lab.run("token", "redeem", "lab.yaml")
     assert result.exit_code == 3
-    assert len(stranger.asked) == 1
     assert "if only the answer was lost, `grantserver token inspect lab.yaml`" in result.stderr
+    # Nobody but this process has the key, so it has tried again, with the same one.
+    assert len(stranger.asked) == 3
+    assert len({asked_with(asked) for asked in stranger.asked}) == 1
 
 
 def test_a_server_of_another_ca_gets_no_code(lab: Cli, stranger: Stranger, served: Server) -> None:
@@ -277,3 +271,153 @@ def test_the_code_is_in_no_process_list_and_no_file(lab: Cli, stranger: Stranger
     assert not any(CODE.encode() in found for found in [*seen, ran.stdout, ran.stderr])
     for path in (lab.directory / "ns").rglob("*.yaml"):
         assert CODE not in path.read_text()
+
+
+def test_the_key_is_made_here_and_never_sent(honoured: Cli, stranger: Stranger) -> None:
+    result = honoured.run("token", "redeem", "lab.yaml", "--subject", "east")
+    assert result.exit_code == 0, result.stderr
+    secret, _ = documents(result.stdout)
+    (asked,) = stranger.asked
+    assert asked_with(asked) == key_in(secret)
+    certificate = x509.load_pem_x509_certificate(base64.b64decode(secret["data"]["tls.crt"]))
+    assert public(certificate.public_key()) == key_in(secret)
+    assert certificate.subject.rfc4514_string() == "CN=east"
+    assert secret["metadata"]["annotations"] == {
+        "grantserver/server-url": stranger.url,
+        "grantserver/server-ca": stranger.ca_pem,
+    }
+    assert "its private key was made here and was not sent" in result.stderr
+
+
+def test_a_server_that_takes_no_requests_is_told_apart(lab: Cli, stranger: Stranger) -> None:
+    result = lab.run("token", "redeem", "lab.yaml")
+    assert "csr" in stranger.asked[0].headers
+    assert "made by the server, which takes no certificate requests" in result.stderr
+    assert "annotations" not in result.stdout
+
+
+def test_without_a_request_it_is_the_plain_contract(honoured: Cli, stranger: Stranger) -> None:
+    result = honoured.run("token", "redeem", "lab.yaml", "--no-csr")
+    assert "csr" not in stranger.asked[0].headers
+    assert "private key" not in result.stderr
+    assert "annotations" not in result.stdout
+
+
+def test_a_key_that_is_kept_is_asked_with_again(honoured: Cli, stranger: Stranger) -> None:
+    secrets = [
+        documents(honoured.done("token", "redeem", "lab.yaml", "--key", "lab.key"))[0]
+        for _ in range(2)
+    ]
+    assert stat.S_IMODE((honoured.directory / "lab.key").stat().st_mode) == 0o600
+    assert len({asked_with(asked) for asked in stranger.asked}) == 1
+    assert len({key_in(secret) for secret in secrets}) == 1
+
+
+def test_what_is_no_key_is_not_asked_with(honoured: Cli, stranger: Stranger) -> None:
+    (honoured.directory / "lab.key").write_text("none")
+    result = honoured.run("token", "redeem", "lab.yaml", "--key", "lab.key")
+    assert result.exit_code == 2
+    assert "there is no PEM block" in result.stderr
+    assert stranger.asked == []
+
+
+@pytest.fixture
+def several(honoured: Cli, stranger: Stranger) -> Cli:
+    """Have a second token, of another name, which leads to a grant that is used up."""
+    answer = stranger.say
+    token = stranger.token(url=f"{stranger.url}/used-up").replace('"lab"', '"old"')
+    (honoured.directory / "old.yaml").write_text(token)
+
+    def say(asked: Asked) -> tuple[int, bytes]:
+        return (404, b"No such access granted\n") if asked.path == "/used-up" else answer(asked)
+
+    stranger.say = say
+    return honoured
+
+
+def test_of_several_tokens_one_that_fails_holds_none_up(several: Cli) -> None:
+    result = several.run("token", "redeem", "old.yaml", "lab.yaml", "--out", "ns")
+    assert result.exit_code == 1
+    assert "error: old.yaml: the server answered 404 Not Found: No such access" in result.stderr
+    assert "Redeemed lab" in result.stdout
+    resources = several.directory / "ns" / "input" / "resources"
+    assert {path.name for path in resources.iterdir()} == {"Secret-lab.yaml", "Link-lab.yaml"}
+
+
+def test_of_several_tokens_an_odd_answer_to_one_is_told_as_well(
+    several: Cli, stranger: Stranger
+) -> None:
+    answer = stranger.say
+
+    def odd(asked: Asked) -> tuple[int, bytes]:
+        return (200, b"odd") if asked.path == "/used-up" else answer(asked)
+
+    stranger.say = odd
+    result = several.run("token", "redeem", "old.yaml", "lab.yaml")
+    assert result.exit_code == 1
+    assert "error: old.yaml: the server's answer cannot be used" in result.stderr
+    assert [one["metadata"]["name"] for one in documents(result.stdout)] == ["lab", "lab"]
+
+
+def test_a_fault_of_ours_is_none_of_a_token(several: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("app.cli.redeeming.make_request", fail)
+    result = several.run("token", "redeem", "old.yaml", "lab.yaml")
+    assert result.exit_code == 1
+    assert "not foreseen (ZeroDivisionError)" in result.stderr
+
+
+def test_several_tokens_are_redeemed_in_one(several: Cli, stranger: Stranger) -> None:
+    (several.directory / "two.yaml").write_text(stranger.token().replace('"lab"', '"two"'))
+    told = several.done("token", "redeem", "lab.yaml", "two.yaml")
+    assert sorted(one["metadata"]["name"] for one in documents(told)) == ["lab"] * 2 + ["two"] * 2
+    assert len({asked_with(asked) for asked in stranger.asked}) == 2
+
+
+def test_several_that_may_succeed_later_say_so(several: Cli, stranger: Stranger) -> None:
+    stranger.say = lambda _: (503, b"Internal error\n")
+    assert several.run("token", "redeem", "lab.yaml", "old.yaml").exit_code == 3
+
+
+def test_nothing_is_used_where_one_of_several_could_not_be_stored(
+    several: Cli, stranger: Stranger
+) -> None:
+    resources = several.directory / "ns" / "input" / "resources"
+    resources.mkdir(parents=True)
+    (resources / "Link-old.yaml").write_text("mine")
+    assert several.run("token", "redeem", "lab.yaml", "old.yaml", "--out", "ns").exit_code == 1
+    assert stranger.asked == []
+    assert [path.name for path in resources.iterdir()] == ["Link-old.yaml"]
+
+
+def test_two_tokens_of_one_name_are_refused(several: Cli, stranger: Stranger) -> None:
+    result = several.run("token", "redeem", "lab.yaml", "lab.yaml")
+    assert result.exit_code == 2
+    assert '2 tokens have the name "lab"' in result.stderr
+    assert stranger.asked == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("lab.yaml", "old.yaml", "--name", "x"),
+        ("lab.yaml", "old.yaml", "--key", "x"),
+        ("-", "-"),
+        ("lab.yaml", "--out", "ns", "--apply"),
+        ("lab.yaml", "--out", "ns", "--key", "x"),
+        ("lab.yaml", "--no-csr", "--key", "x"),
+        ("lab.yaml", "-n", "x"),
+        ("lab.yaml", "--kubeconfig", "x"),
+        ("lab.yaml", "--wait", "soon"),
+        ("lab.yaml", "--wait", "0s"),
+        (),
+    ],
+)
+def test_options_that_say_nothing_together_are_refused(
+    several: Cli, stranger: Stranger, words: tuple[str, ...]
+) -> None:
+    assert several.run("token", "redeem", *words, typed=stranger.token()).exit_code == 2
+    assert stranger.asked == []
+    assert {path.name for path in several.directory.iterdir()} == {"lab.yaml", "old.yaml"}

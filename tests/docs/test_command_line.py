@@ -27,7 +27,7 @@ def reference(words: tuple[str, ...], command: click.Command) -> str:
     if options:
         lines += ["| option | default | meaning |", "|---|---|---|"]
         for option in options:
-            names = ", ".join(f"`{name}`" for name in option.opts)
+            names = ", ".join(f"`{name}`" for name in [*option.opts, *option.secondary_opts])
             if not option.is_flag:
                 names += f" `{option.make_metavar(context)}`"
             default = f"`{option.default}`" if option.show_default else ""

@@ -135,7 +135,7 @@ def test_a_prepared_one_signs_when_its_time_has_come() -> None:
 
 
 def test_a_retired_one_loses_its_key_when_all_know_and_then_ends() -> None:
-    retired = an_authority(state=State.RETIRED, since=NOW, due_at=NOW + DAY)
+    retired = an_authority(purpose=Purpose.SERVER, state=State.RETIRED, since=NOW, due_at=NOW + DAY)
     assert due(retired, NOW + SPREAD_SECONDS - 1) is None
     assert due(retired, NOW + SPREAD_SECONDS) is Step.ERASE_KEY
     assert due(keyless(retired), NOW + DAY - 1) is None
@@ -145,6 +145,14 @@ def test_a_retired_one_loses_its_key_when_all_know_and_then_ends() -> None:
     assert due(late, late.not_after + 1) is Step.END
     gone = ended(retired, now=NOW + DAY)
     assert (gone.state, gone.sealed_key, gone.since) == (State.ENDED, b"", NOW + DAY)
+
+
+def test_a_retired_one_of_sites_keeps_its_key_for_its_revocation_list_until_it_ends() -> None:
+    retired = an_authority(state=State.RETIRED, since=NOW, due_at=NOW + DAY)
+    assert due(retired, NOW + DAY - 1) is None
+    assert erasable(retired, LATER) is None
+    assert due(retired, NOW + DAY) is Step.END
+    assert ended(retired, now=NOW + DAY).sealed_key == b""
 
 
 def test_one_that_still_signs_for_the_listener_keeps_its_key_until_it_ends() -> None:

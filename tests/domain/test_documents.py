@@ -88,6 +88,13 @@ def test_the_answer_is_the_wire_contracts_to_the_byte() -> None:
     )
 
 
+def test_a_secret_for_a_key_that_is_not_ours_has_none() -> None:
+    links = link_documents([a_link()], credentials="east")
+    with_key, without = (bundle("east", a_minted(key_pem=key), links) for key in (b"key", b""))
+    assert with_key.replace(b'  tls.key: "a2V5"\n', b"") == without
+    assert b"tls.key" not in without
+
+
 def check_bundle(name: str, made: list[Link]) -> None:
     minted = a_minted()
     body = bundle(name, minted, link_documents(made, credentials=name))

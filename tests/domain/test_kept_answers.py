@@ -32,6 +32,10 @@ def test_an_answer_of_one_authority_is_written_as_the_first_release_did() -> Non
     assert unpacked(head + b"certificate" + b"the key" + b"---\nlinks\n") == ANSWER
 
 
+def test_an_answer_without_a_key_is_kept_as_one() -> None:
+    assert unpacked(replace(ANSWER, key_pem=b"").packed()) == replace(ANSWER, key_pem=b"")
+
+
 def test_an_answer_of_several_names_them_in_their_order() -> None:
     several = replace(ANSWER, issuer_ids=(9, 12, 7))
     packed = several.packed()

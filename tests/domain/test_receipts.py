@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from app.domain.documents import bundle, link_documents
-from app.domain.receipts import read_receipt
+from app.domain.link_secrets import Server
+from app.domain.receipts import Own, read_receipt
 from app.domain.sites import Link
 from app.domain.yaml_documents import write
 from app.errors import Invalid
@@ -127,6 +128,7 @@ def test_no_key_is_in_the_repr_of_a_receipt() -> None:
         {"secret": {"apiVersion": "v2"}},
         {"secret": {"type": "Opaque"}},
         {"secret": {"data": None}},
+        {"secret": {"stringData": {"tls.key": "x"}}},
         {"secret": {"data": {}}},
         {"secret": {"data": {"ca.crt": "é", "tls.crt": "", "tls.key": ""}}},
         {"secret": {"data": {"ca.crt": "AAAA", "tls.crt": "AAAA", "tls.key": "AAAA"}}},
@@ -186,7 +188,59 @@ def test_a_number_that_could_not_be_written_again_is_refused() -> None:
         refused(body.replace(b'"0x', b"0x").replace(b'f"', b"f"))
 
 
+OWN = Own(
+    key_pem=b"-----BEGIN PRIVATE KEY-----\nmine\n-----END PRIVATE KEY-----\n",
+    server=Server(url="https://west.example.com:9090", ca_pem="CA"),
+)
+
+
+def without_a_key(**changes: Any) -> bytes:
+    minted = a_minted()
+    data = {
+        "ca.crt": base64.b64encode(minted.ca_pem).decode(),
+        "tls.crt": base64.b64encode(minted.certificate_pem).decode(),
+    }
+    return an_answer(secret={"data": data, **changes})
+
+
+def test_a_key_of_our_own_is_put_to_its_certificate_with_where_to_renew_it() -> None:
+    receipt = read_receipt(without_a_key(), name="lab", cost=0, own=OWN)
+    assert receipt.own_key
+    secret = YAML(typ="safe").load(receipt.resources[0].text)
+    assert base64.b64decode(secret["data"]["tls.key"]) == OWN.key_pem
+    assert secret["metadata"]["annotations"] == {
+        "grantserver/server-url": "https://west.example.com:9090",
+        "grantserver/server-ca": "CA",
+    }
+    assert "mine" not in repr(OWN)
+
+
+def test_a_server_that_has_made_a_key_is_taken_at_its_word() -> None:
+    """Any other than ours ignores the request; what it cannot renew must not say otherwise."""
+    notes = {"grantserver/server-url": "https://evil.example.com", "theirs": "stays"}
+    body = an_answer(secret={"metadata": {"name": "lab", "annotations": notes}})
+    receipt = read_receipt(body, name="lab", cost=0, own=OWN)
+    assert not receipt.own_key
+    secret = YAML(typ="safe").load(receipt.resources[0].text)
+    assert base64.b64decode(secret["data"]["tls.key"]) == a_minted().key_pem
+    assert secret["metadata"]["annotations"] == {"theirs": "stays"}
+    plain = read_receipt(an_answer(), name="lab", cost=0)
+    assert read_receipt(an_answer(), name="lab", cost=0, own=OWN) == plain
+    assert "annotations" not in plain.resources[0].text
+
+
+def test_an_answer_without_a_key_is_odd_where_no_request_was_sent() -> None:
+    assert "tls.key" in refused(without_a_key())
+
+
+@pytest.mark.parametrize("notes", ["x", [], 7])
+def test_odd_annotations_are_refused(notes: Any) -> None:
+    body = an_answer(secret={"metadata": {"name": "lab", "annotations": notes}})
+    assert "annotations" in refused(body)
+
+
 @given(st.binary(max_size=200))
 def test_no_bytes_whatever_lead_to_another_error(body: bytes) -> None:
-    with pytest.raises(Invalid):
-        read_receipt(body, name="lab", cost=1)
+    for own in (None, OWN):
+        with pytest.raises(Invalid):
+            read_receipt(body, name="lab", cost=1, own=own)

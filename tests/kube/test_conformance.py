@@ -1432,6 +1432,8 @@ class TestBuiltInKinds:
         assert made.code == 201
         half = a_secret("half", type="kubernetes.io/tls", data={"tls.crt": "YQ=="})
         assert asking.post(core("secrets", west), half).code == 422
+        begun = a_secret("begun", type="kubernetes.io/tls", data={**pair, "tls.crt": ""})
+        assert asking.post(core("secrets", west), begun).code == 201
 
     def test_a_secret_is_selected_by_its_type(self, asking: Asking, west: str) -> None:
         pair = {"tls.crt": "YQ==", "tls.key": "YQ=="}

@@ -1,3 +1,4 @@
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ import pytest
 from sqlalchemy import delete
 
 from app import ambient
-from app.errors import Reason, Refused, Unavailable
+from app.errors import GrantServerError, Reason, Refused, Unavailable
 from app.kube import controller
 from app.kube.controller import Work
 from app.kube.elector import Terms
@@ -15,7 +16,7 @@ from app.services import authorities, grants
 from app.services.cluster import Cluster
 from app.store import schema
 from app.store.access_grants import Mark, marks
-from tests.builders import Stand
+from tests.builders import NOW, Stand
 from tests.kube.api_server import FakeKube, Kube, Object
 from tests.kube.objects import ENDPOINTS, GRANT, ISSUER, NAMESPACE, a_ca, a_secret
 from tests.kube.recorder import Request
@@ -692,6 +693,59 @@ def test_every_grant_follows_when_the_server_is_reached_in_another_way(stage: St
 
 
 # When it was away.
+
+
+def test_a_leader_that_was_frozen_on_its_way_to_the_database_revokes_nothing_when_it_goes_on(
+    fake_kube: FakeKube, fake_stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was to revoke what is deleted; meanwhile another leads, and the name is there anew."""
+    stage, frozen, goes_on = fake_stage, threading.Event(), threading.Event()
+    outcomes: list[object] = []
+    revoke = Cluster.revoke
+
+    def late(cluster: Cluster, namespace: str, name: str, **which: Any) -> int:
+        if which.get("but") is not None or frozen.is_set():
+            return revoke(cluster, namespace, name, **which)
+        frozen.set()
+        goes_on.wait(20)
+        try:
+            outcomes.append(revoke(cluster, namespace, name))  # as if it knew the name alone
+        except GrantServerError as error:
+            outcomes.append(error)
+            raise
+        return 0
+
+    with stage.replica("first", terms=QUICK):
+        stage.grant(redemptionsAllowed=5)
+        stage.ready()
+        monkeypatch.setattr(Cluster, "revoke", late)
+        fake_kube.delete("AccessGrant", GRANT, NAMESPACE)
+        assert frozen.wait(20)
+        path = fake_kube.faults.freeze(user="first")
+        with stage.replica("second", terms=QUICK):
+            leads(fake_kube, "second")
+            stage.grant(redemptionsAllowed=5)
+            grant = stage.ready()
+            goes_on.set()
+            assert fake_kube.until(lambda: len(outcomes) == 1)
+            assert isinstance(outcomes[0], Unavailable)
+            path.release()
+            assert stage.redeem(grant).ordinal == 1
+            stage.found(lambda status: status["redemptions"] == 1)
+
+
+def test_a_leader_that_was_overtaken_in_the_database_alone_leads_anew(
+    fake_kube: FakeKube, fake_stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody who was frozen as he began has said so after us, without the Lease."""
+    stage = fake_stage
+    with stage.replica(terms=QUICK):
+        stage.grant()
+        stage.ready()
+        stage.stand.database.led(NOW)
+        assert fake_kube.until(lambda: "somebody else leads by now" in caplog.text)
+        stage.grant("late")
+        stage.ready("late")
 
 
 def test_a_leader_that_was_stopped_for_a_while_writes_nothing_when_it_goes_on(

@@ -9,6 +9,7 @@ from typing import Any, Final
 from sqlalchemy import bindparam, insert, literal_column, update
 
 from app import ambient
+from app.crypto.requests import RequestedKey
 from app.domain.certificates import Minted
 from app.domain.grants import Claim, Redemption
 from app.errors import Conflict
@@ -130,7 +131,9 @@ class _SpendingEarly(_Passing):
     async def trust(self, found: Found) -> Trust:
         return await self.issuance.trust(found)
 
-    async def mint(self, found: Found, common_name: str, now: int) -> Minted:
+    async def mint(
+        self, found: Found, common_name: str, now: int, requested: RequestedKey | None = None
+    ) -> Minted:
         self.spent = ambient.random_bytes(16).hex()
         name = self.claim.name or found.grant.name
         outcome = await self._ledger.spend(
@@ -150,7 +153,7 @@ class _SpendingEarly(_Passing):
         )
         assert isinstance(outcome, Redemption)
         self.ordinal = outcome.ordinal
-        return await self.issuance.mint(found, common_name, now)
+        return await self.issuance.mint(found, common_name, now, requested)
 
     async def spend(self, spending: Spending) -> Redemption | Kept:
         await asyncio.to_thread(self._complete, spending)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from sqlalchemy import delete, insert, select, text
+from sqlalchemy import delete, insert, select, text, update
 
 from app import ambient
 from app.crypto.facts import verify_issued_by
@@ -187,8 +187,9 @@ def lose(stand: Stand) -> None:
     """Begin with an empty database, and the same keys."""
     with stand.database.writing() as connection:
         for table in reversed(schema.metadata.sorted_tables):
-            if table.name not in {"heartbeat", "compatibility"}:
+            if table.name not in {"heartbeat", "compatibility", "leadership"}:
                 connection.execute(delete(table))
+        connection.execute(update(schema.leadership).values(term=0))
     authorities.ensure_defaults(
         stand.database, stand.keyring, now=stand.clock.now, random_bytes=ambient.random_bytes
     )

@@ -21,12 +21,13 @@ from app.domain.audit import Act
 from app.domain.grants import State, new_id
 from app.domain.limits import Allowance
 from app.errors import Broken, Conflict, Lack, Missing, Reason, Refused, Unavailable, Unready
-from app.services import audit, authorities, grants, sites
+from app.services import addresses, audit, authorities, grants, sites
 from app.services import cluster as services
 from app.services.cluster import ACTOR, Cluster, IssuerSecret, Known
 from app.services.redemption import Redeemed
 from app.store import access_grants, schema
 from app.store.access_grants import NO_ISSUER
+from app.store.addresses import AddressRow
 from app.store.engine import Database
 from app.store.health import integrity_problems
 from tests.builders import CODE, GRANT_ID, NOW, SUBJECT, WINDOW, Stand, a_claim
@@ -47,12 +48,15 @@ from tests.services.clusters import (
     redeem,
     redeem_all,
     refused,
+    restore,
     rows_of,
     secret_in,
     sign,
     signed_by,
     status_of,
 )
+from tests.services.renewals import Held, a_key, renew
+from tests.services.renewals import redeem as redeem_with_key
 from tests.services.test_authorities import Key, certify, written
 
 OTHER_ID = GRANT_ID.replace("2", "3")
@@ -968,8 +972,11 @@ def test_a_grant_whose_resource_is_deleted_is_revoked_at_once(stand: Stand, west
     assert refused(stand, subject=another(1)) is Reason.REVOKED
     grant, redemptions = grants.show(stand.database, GRANT_ID)
     assert (grant.revoked_at, len(redemptions)) == (NOW + 5, 1)
-    last = acts(stand.database, f"grant/{GRANT_ID}")[-1]
-    assert (last.act, last.actor, last.at) == (Act.GRANT_REVOKED, ACTOR, NOW + 5)
+    last = acts(stand.database, f"grant/{GRANT_ID}")[-2:]
+    assert [(one.act, one.actor, one.at) for one in last] == [
+        (Act.GRANT_REVOKED, ACTOR, NOW + 5),
+        (Act.GRANT_CERTIFICATES_REVOKED, ACTOR, NOW + 5),
+    ]
     with nothing_written(stand.database):
         assert west.revoke("west", "to-west") == 0
     assert west.live_names() == []
@@ -1177,3 +1184,150 @@ def test_what_is_done_and_its_audit_entry_are_one_transaction(
     assert rows_of(stand.database) == before
     act(west)
     assert rows_of(stand.database) != before
+
+
+# Whoever leads.
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda cluster: put(cluster, "west", None, ()),
+        lambda cluster: admit(cluster, redemptionsAllowed=9),
+        lambda cluster: admit(cluster, uid=OTHER_ID, name="other"),
+        lambda cluster: cluster.catch_up(GRANT_ID, Told(spent=2)),
+        lambda cluster: sign(cluster, "west", a_secret()),
+        lambda cluster: cluster.revoke("west", "to-west"),
+        lambda cluster: cluster.remove_namespace("unused"),
+        lambda cluster: cluster.forget_unused_keys(),
+        lambda cluster: addresses.tell(cluster.database, AddressRow(url="u"), now=NOW),
+    ],
+    ids=(
+        "namespace", "change", "new grant", "status", "issuer", "deletion", "removal", "keys",
+        "address",
+    ),
+)  # fmt: skip
+def test_a_former_leader_changes_nothing_once_another_has_begun_and_is_told(
+    stand: Stand, west: Cluster, act: Callable[[Cluster], object]
+) -> None:
+    put(west, "unused", None, ())
+    former = west.led()
+    sign(former, "west", a_secret(), "that nobody uses")
+    admit(former)
+    assert not former.is_overtaken()
+    now_leading = west.led()
+    before = rows_of(stand.database)
+    with pytest.raises(Unavailable, match="somebody else leads by now"):
+        act(former)
+    assert rows_of(stand.database) == before
+    assert former.is_overtaken()
+    assert not now_leading.is_overtaken()
+    act(now_leading)
+    assert rows_of(stand.database) != before
+
+
+def test_the_number_of_a_leader_is_never_used_again_also_where_the_database_is_set_back(
+    stand: Stand, west: Cluster
+) -> None:
+    before = rows_of(stand.database)
+    former = west.led()
+    stand.clock.now += 60
+    restore(stand, before)
+    # It leads on until somebody else does, and brings the database up to date.
+    assert not former.is_overtaken()
+    admit(former)
+    west.led()
+    assert former.is_overtaken()
+    with pytest.raises(Unavailable):
+        former.revoke("west", "to-west")
+
+
+def test_a_resource_that_is_known_takes_no_other_of_its_name_along(
+    stand: Stand, west: Cluster
+) -> None:
+    admit(west)
+    admit(west, uid=OTHER_ID)
+    assert west.revoke("west", "to-west", uid=GRANT_ID) == 1
+    assert west.revoke("west", "to-west", uid=GRANT_ID) == 0
+    assert grants.show(stand.database, OTHER_ID)[0].revoked_at is None
+    assert grants.show(stand.database, GRANT_ID)[0].revoked_at == NOW
+
+
+@pytest.mark.parametrize("seen", ["admitted", "known"])
+def test_a_grant_that_somebody_took_for_gone_is_told_of_where_its_resource_is_there(
+    stand: Stand, west: Cluster, seen: str
+) -> None:
+    """Its status says Ready still: it has to follow."""
+    other = a_cluster(stand)
+    admit(other)
+    west.revoke("west", "to-west")
+    if seen == "admitted":
+        admit(other)
+    else:
+        assert other.known(GRANT_ID, told_until=0) is not None
+    mark = other.marks()[GRANT_ID]
+    assert (mark.namespace, mark.name, mark.revoked) == ("west", "to-west", True)
+    assert GRANT_ID not in a_cluster(stand).marks()  # nobody has seen it there
+
+
+# What was given out with a resource that is deleted.
+
+
+def revoked(stand: Stand) -> list[int | None]:
+    return [one.revoked_at for one in grants.certificates(stand.database, GRANT_ID)]
+
+
+def renewed(stand: Stand, held: Held) -> Reason | None:
+    try:
+        renew(stand, held.wish(a_key()))
+    except Refused as refused:
+        return refused.reason
+    return None
+
+
+def test_whoever_deletes_an_open_one_stops_all_that_came_of_it(stand: Stand, west: Cluster) -> None:
+    admit(west, redemptionsAllowed=2)
+    held = redeem_with_key(stand, grants.show(stand.database, GRANT_ID)[0])
+    assert renewed(stand, held) is None
+    west.revoke("west", "to-west")
+    assert revoked(stand) == [NOW, NOW]
+    assert renewed(stand, held) is Reason.CERTIFICATE_REVOKED
+    last = audit.latest(stand.database, limit=1)[0]
+    assert (last.act, last.details["certificates"]) == (Act.GRANT_CERTIFICATES_REVOKED, 2)
+
+
+@pytest.mark.parametrize(("allowed", "later"), [(1, 0), (2, WINDOW)], ids=["used up", "expired"])
+def test_whoever_deletes_one_that_is_over_tidies_up_and_links_go_on(
+    stand: Stand, west: Cluster, allowed: int, later: int
+) -> None:
+    admit(west, redemptionsAllowed=allowed)
+    held = redeem_with_key(stand, grants.show(stand.database, GRANT_ID)[0])
+    stand.clock.now = NOW + later
+    west.revoke("west", "to-west")
+    assert grants.show(stand.database, GRANT_ID)[0].revoked_at == NOW + later
+    assert revoked(stand) == [None]
+    assert renewed(stand, held) is None
+    # What is revoked by name is revoked for good, also then.
+    done = grants.revoke(stand.database, GRANT_ID, actor="x", now=NOW + later)
+    assert done.certificates == 2
+    assert renewed(stand, held) is Reason.CERTIFICATE_REVOKED
+
+
+def test_what_was_revoked_stays_so_when_its_resource_is_deleted(
+    stand: Stand, west: Cluster
+) -> None:
+    admit(west, redemptionsAllowed=1)
+    held = redeem_with_key(stand, grants.show(stand.database, GRANT_ID)[0])
+    grants.revoke(stand.database, GRANT_ID, actor="x", now=NOW)
+    west.revoke("west", "to-west")
+    assert renewed(stand, held) is Reason.CERTIFICATE_REVOKED
+
+
+def test_a_status_that_tells_of_a_revocation_revokes_certificates_too(
+    stand: Stand, west: Cluster
+) -> None:
+    admit(west, redemptionsAllowed=2)
+    held = redeem_with_key(stand, grants.show(stand.database, GRANT_ID)[0])
+    assert west.catch_up(GRANT_ID, Told(spent=1, revoked_at=NOW + 5))
+    assert revoked(stand) == [NOW + 5]
+    assert renewed(stand, held) is Reason.CERTIFICATE_REVOKED

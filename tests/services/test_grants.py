@@ -16,6 +16,7 @@ from app.store import audit as audit_rows
 from app.store import grants as grant_rows
 from tests.builders import CODE, GRANT_ID, NOW, PEM, WINDOW, Stand, a_wish
 from tests.services.clusters import a_cluster, a_secret, admit, put, sign
+from tests.services.renewals import redeem as redeem_with_key
 
 
 @pytest.fixture
@@ -147,7 +148,7 @@ def test_a_grant_is_revoked_once(west: Stand) -> None:
     grant = west.make_grant().grant
     for now in (NOW + 1, NOW + 2):
         revoked = grants.revoke(west.database, "to-west", actor="cli:test", now=now)
-        assert revoked.revoked_at == NOW + 1
+        assert (revoked.grant.revoked_at, revoked.certificates) == (NOW + 1, 0)
     assert acts(west, grant) == [Act.GRANT_CREATED, Act.GRANT_REVOKED]
     assert grants.show(west.database, grant.id)[0].revoked_at == NOW + 1
 
@@ -155,7 +156,8 @@ def test_a_grant_is_revoked_once(west: Stand) -> None:
 def test_a_grant_that_is_named_as_another_is_identified_is_not_taken_for_it(west: Stand) -> None:
     grant = west.make_grant().grant
     namesake = west.make_grant(name=grant.id).grant
-    assert grants.revoke(west.database, "to-west", actor="cli:test", now=NOW).id == grant.id
+    revoked = grants.revoke(west.database, "to-west", actor="cli:test", now=NOW).grant
+    assert revoked.id == grant.id
     assert grants.show(west.database, namesake.id)[0].revoked_at is None
 
 
@@ -184,7 +186,7 @@ def test_the_grant_of_a_resource_is_removed_when_that_is_gone(stand: Stand) -> N
     assert grants.resources(stand.database) == {GRANT_ID: ("west", "n" * 99)}
     assert grants.resource_of(stand.database, GRANT_ID) == ("west", "n" * 99)
     revoked = grants.revoke(stand.database, "n" * 99, site="west", actor="cli:test", now=NOW)
-    assert revoked.revoked_at == NOW
+    assert revoked.grant.revoked_at == NOW
     with pytest.raises(Conflict):
         grants.remove(stand.database, GRANT_ID, actor="cli:test", now=NOW)
     cluster.revoke("west", "n" * 99)
@@ -267,3 +269,40 @@ def test_the_token_carries_all_that_is_needed_and_says_how_long_it_is_good(
         },
     }
     assert issued.grant.expires_at == NOW + WINDOW
+
+
+def test_with_a_grant_every_certificate_of_it_is_revoked(west: Stand) -> None:
+    grant = west.make_grant(redemptions=3).grant
+    for subject in ("a", "b"):
+        redeem_with_key(west, grant, subject=subject)
+    other = west.make_grant(name="other").grant
+    redeem_with_key(west, other)
+    revoked = grants.revoke(west.database, "to-west", actor="cli:test", now=NOW + 1)
+    assert revoked.certificates == 2
+    given = grants.certificates(west.database, grant.id)
+    assert [one.revoked_at for one in given] == [NOW + 1] * 2
+    assert [one.revoked_at for one in grants.certificates(west.database, other.id)] == [None]
+    # Done again, it changes nothing, and does what was not done before it meant that.
+    assert grants.revoke(west.database, "to-west", actor="cli:test", now=NOW + 9).certificates == 0
+    last = audit.latest(west.database, limit=1, target=f"grant/{grant.id}")[0]
+    assert (last.act, last.at) == (Act.GRANT_CERTIFICATES_REVOKED, NOW + 1)
+    assert last.details["certificates"] == 2
+
+
+def test_one_redemption_is_revoked_and_the_grant_goes_on(west: Stand) -> None:
+    grant = west.make_grant(redemptions=3).grant
+    for subject in ("a", "b"):
+        redeem_with_key(west, grant, subject=subject)
+    revoked = grants.revoke_redemption(west.database, "to-west", 2, actor="cli:test", now=NOW + 1)
+    assert (revoked.grant.revoked_at, revoked.certificates) == (None, 1)
+    given = grants.certificates(west.database, grant.id)
+    assert [one.revoked_at for one in given] == [None, NOW + 1]
+    last = audit.latest(west.database, limit=1)[0]
+    assert (last.act, last.details["ordinal"]) == (Act.CERTIFICATE_REVOKED, 2)
+    again = grants.revoke_redemption(west.database, "to-west", 2, actor="cli:test", now=NOW + 9)
+    assert again.certificates == 0
+    assert audit.latest(west.database, limit=1)[0] == last
+    with pytest.raises(Missing, match='no redemption of grant "to-west" "3"'):
+        grants.revoke_redemption(west.database, "to-west", 3, actor="x", now=NOW)
+    with pytest.raises(Invalid, match="the first one has number 1"):
+        grants.revoke_redemption(west.database, "to-west", 0, actor="x", now=NOW)

@@ -418,7 +418,7 @@ def test_it_sweeps_at_once_and_again_and_ends_when_told(base: Database) -> None:
     assert told.pruned == {Pruned.ANSWERS: 10}
     assert told.events == [
         *[{"level": "info", "event": "pruned", "answers": 10}
-          | {"grants": 0, "redemptions": 0, "audit": 0, "authorities": 0}]
+          | {"grants": 0, "redemptions": 0, "renewals": 0, "audit": 0, "authorities": 0}]
     ]  # fmt: skip
     assert all(thread.name != "housekeeping" for thread in threading.enumerate())
 
@@ -634,6 +634,7 @@ def test_pruning_now_goes_to_the_end(base: Database, dry: bool) -> None:
         Pruned.ANSWERS: 1001,
         Pruned.GRANTS: 20,
         Pruned.REDEMPTIONS: 20,
+        Pruned.RENEWALS: 0,
         Pruned.AUDIT: 0,
         Pruned.AUTHORITIES: 0,
     }

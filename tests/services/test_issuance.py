@@ -8,6 +8,7 @@ from sqlalchemy import event
 from app import ambient
 from app.crypto import keys
 from app.crypto.facts import facts, verify_issued_by
+from app.crypto.requests import make_request, read_request
 from app.domain.certificates import KeyType, Minted
 from app.domain.sites import Link, parse_endpoint
 from app.errors import Invalid, Lack, Reason, Refused, Unready
@@ -55,6 +56,18 @@ def statements(stand: Stand) -> list[str]:
 
     event.listen(stand.database._engine, "before_cursor_execute", note)
     return seen
+
+
+def test_for_a_key_that_is_requested_none_is_made(west: Stand) -> None:
+    key = keys.generate(KeyType.ED25519)
+    requested = read_request(make_request(keys.to_pem(key), "whoever"))
+    made, found = west.issuance(), find(west, west.make_grant().grant.id)
+    minted = asyncio.run(made.mint(found, "east", NOW, requested))
+    assert minted.key_pem == b""
+    assert made._keys == []
+    certificate = x509.load_pem_x509_certificate(minted.certificate_pem)
+    assert certificate.public_key() == key.public_key()
+    assert facts(minted.certificate_pem).subject == "CN=east"
 
 
 def test_the_links_carry_the_grants_cost_and_the_sites_endpoints(west: Stand) -> None:

@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 import yaml
 from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from app import ambient
 from app.crypto import der, keys, mint
 from app.crypto.facts import facts, verify_issued_by
+from app.crypto.keys import PrivateKey, to_pem
+from app.crypto.requests import make_request
 from app.crypto.sealing import load_or_create
 from app.domain.authorities import SPREAD_SECONDS
 from app.domain.grants import Claim, Grant, Redemption, State
@@ -138,6 +142,7 @@ def test_a_redemption_gives_secret_and_links_and_writes_down_what_it_gave(
         fingerprint=found.fingerprint,
         not_after=found.not_after,
         redeemed_at=NOW,
+        issuer_id=authority.id,
     )
     assert (redeemed.name, redeemed.subject) == (expected.name, expected.subject)
     assert (redeemed.ordinal, redeemed.serial) == (expected.ordinal, expected.serial)
@@ -1025,3 +1030,169 @@ def test_an_alarm_that_fails_changes_no_answer(
 
     monkeypatch.setattr(TheftAlarm, "_write", fail)
     assert reason(west, a_claim(key=used_up.id, subject="mallory")) is Reason.USED_UP
+
+
+# A key that stays where it is
+
+EC = ec.generate_private_key(ec.SECP256R1())
+THEIR_KEYS: dict[str, PrivateKey] = {
+    "P-256": EC,
+    "P-384": ec.generate_private_key(ec.SECP384R1()),
+    "Ed25519": ed25519.Ed25519PrivateKey.generate(),
+    "RSA": rsa.generate_private_key(65537, 2048),
+}
+
+
+def csr(key: PrivateKey = EC, common_name: str = "east") -> bytes:
+    return base64.b64encode(make_request(to_pem(key), common_name))
+
+
+def tampered() -> bytes:
+    """A request for one key, signed by another."""
+    der = bytearray(base64.b64decode(csr()))
+    der[-1] ^= 1
+    return base64.b64encode(bytes(der))
+
+
+REQUEST = csr()
+NO_REQUESTS = {
+    "nothing": b"",
+    "no base64": b"?",
+    "not ASCII": "\u00e9".encode(),
+    "cut off": REQUEST[:-1],
+    "two lines": REQUEST[:64] + b"\n" + REQUEST[64:],
+    "PEM": b"-----BEGIN CERTIFICATE REQUEST-----",
+    "no request": base64.b64encode(b"request"),
+    "more behind it": base64.b64encode(base64.b64decode(REQUEST) + b"x"),
+    "another's key": tampered(),
+    "too long": b"A" * 4100,
+}
+
+
+def secret_of(redeemed: Redeemed) -> dict[str, Any]:
+    secret: dict[str, Any] = next(iter(yaml.safe_load_all(redeemed.bundle)))
+    return secret
+
+
+def certificate_of(redeemed: Redeemed) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(base64.b64decode(secret_of(redeemed)["data"]["tls.crt"]))
+
+
+@pytest.mark.parametrize("key", THEIR_KEYS.values(), ids=THEIR_KEYS)
+def test_a_claim_with_a_request_gets_a_certificate_for_its_key_and_no_key(
+    west: Stand, grant: Grant, key: PrivateKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make_pair(_: object) -> keys.KeyPair:
+        raise AssertionError("a key was made")
+
+    monkeypatch.setattr(keys, "make_pair", make_pair)
+    redeemed = redeem(west, a_claim(key=grant.id, csr=csr(key)))
+    secret, link = yaml.safe_load_all(redeemed.bundle)
+    assert list(secret["data"]) == ["ca.crt", "tls.crt"]
+    certificate = certificate_of(redeemed)
+    assert certificate.public_key() == key.public_key()
+    authority, _ = authorities.show(west.database, "site-ca")
+    verify_issued_by(
+        base64.b64decode(secret["data"]["tls.crt"]), authority.certificate_pem.encode()
+    )
+    assert (link["kind"], link["spec"]["cost"]) == ("Link", 3)
+    (written,) = redemptions(west, grant)
+    assert (written.serial, written.issuer_id) == (redeemed.serial, authority.id)
+
+
+def test_of_a_request_nothing_but_the_key_is_taken(west: Stand, grant: Grant) -> None:
+    """Neither its subject, nor what it asks to be put into the certificate."""
+    builder = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "west-server")]))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("west.example")]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+    )
+    der = builder.sign(EC, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+    asking, plain = in_turn(
+        west,
+        a_claim(key=grant.id, csr=base64.b64encode(der)),
+        a_claim(key=grant.id, subject=SUBJECT.replace("5", "6")),
+    )
+    assert isinstance(asking, Redeemed)
+    assert isinstance(plain, Redeemed)
+    certificate, other = certificate_of(asking), certificate_of(plain)
+    assert certificate.subject.rfc4514_string() == f"CN={SUBJECT}"
+    own = x509.SubjectKeyIdentifier
+    assert [one for one in certificate.extensions if not isinstance(one.value, own)] == [
+        one for one in other.extensions if not isinstance(one.value, own)
+    ]
+
+
+@pytest.mark.parametrize("nonsense", NO_REQUESTS.values(), ids=NO_REQUESTS)
+def test_a_request_that_is_none_is_refused_and_spends_nothing(
+    west: Stand, grant: Grant, nonsense: bytes
+) -> None:
+    assert reason(west, a_claim(key=grant.id, csr=nonsense)) is Reason.CSR
+    assert_whole(west, grant)
+
+
+def test_without_the_code_nobody_learns_what_a_request_is_worth(west: Stand, grant: Grant) -> None:
+    for request in (b"?", csr()):
+        wrong = a_claim(key=grant.id, csr=request, presented_code=b"a" * 24)
+        assert reason(west, wrong) is Reason.WRONG_CODE
+        assert reason(west, a_claim(csr=request)) is Reason.UNKNOWN_GRANT
+    assert_whole(west, grant)
+
+
+def test_the_same_claim_with_the_same_key_gets_the_same_bytes(west: Stand, grant: Grant) -> None:
+    """The request differs each time, since it is signed with randomness; the key does not."""
+    claim = a_claim(key=grant.id, subject="no uuid", csr=csr())
+    again = replace(claim, csr=b" " + csr(), peer="198.51.100.9")
+    first, second = in_turn(west, claim, again)
+    assert isinstance(first, Redeemed)
+    assert isinstance(second, Redeemed)
+    assert claim.csr != (again.csr or b"").strip()
+    assert second.bundle == first.bundle
+    assert (second.serial, second.ordinal) == (None, 1)
+    assert len(redemptions(west, grant)) == 1
+
+
+@pytest.mark.parametrize("other", [None, csr(THEIR_KEYS["P-384"])], ids=["none", "another"])
+def test_the_same_claim_with_another_key_is_another_claim(
+    west: Stand, grant: Grant, other: bytes | None
+) -> None:
+    claim = a_claim(key=grant.id, csr=csr())
+    first, second = in_turn(west, claim, replace(claim, csr=other))
+    assert isinstance(first, Redeemed)
+    assert isinstance(second, Redeemed)
+    assert [first.ordinal, second.ordinal] == [1, 2]
+    assert ("tls.key" in secret_of(second)["data"]) == (other is None)
+    assert certificate_of(first).public_key() != certificate_of(second).public_key()
+
+
+def test_copies_of_a_claim_with_a_key_at_once_are_one_redemption(west: Stand, grant: Grant) -> None:
+    async def main() -> list[Redeemed]:
+        redeemer = west.redeemer()
+        found = await asyncio.gather(
+            *(redeemer.redeem(a_claim(key=grant.id, csr=csr())) for _ in range(5))
+        )
+        await redeemer.ledger.close()
+        return found
+
+    found = asyncio.run(main())
+    assert len({one.bundle for one in found}) == 1
+    assert len(redemptions(west, grant)) == 1
+
+
+def test_a_key_of_the_claims_own_is_no_reason_to_keep_its_answer(west: Stand, grant: Grant) -> None:
+    redeemed = redeem(west, a_claim(key=grant.id, csr=csr()), retry_seconds=0)
+    assert certificate_of(redeemed).public_key() == EC.public_key()
+    with west.database.reading() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM answers").scalar() == 0
+
+
+def test_who_comes_late_with_a_key_of_his_own_is_a_suspect_all_the_same(
+    west: Stand, grant: Grant
+) -> None:
+    in_turn(west, *sites_asking(grant, 2))
+    late = a_claim(key=grant.id, subject="mallory", csr=csr())
+    assert reason(west, late) is Reason.USED_UP
+    (suspect,) = inspect(west, a_claim(key=grant.id)).theft.later  # type: ignore[union-attr]
+    assert suspect.subject == "mallory"

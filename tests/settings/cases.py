@@ -94,6 +94,7 @@ ROWS: Final[tuple[tuple[Any, ...], ...]] = (
         *("rsa-2048", '"rsa-2048"', KeyType.RSA_2048),
     ),
     ("certificates", "rotation_wait", "rotation_wait_seconds", 86_400, "0s", '"0s"', 0),
+    ("certificates", "overlap", "overlap_seconds", 3600, "0s", '"0s"', 0),
     (
         "sealing",
         "key_file",
@@ -119,6 +120,10 @@ ROWS: Final[tuple[tuple[Any, ...], ...]] = (
     (
         *("kubernetes", "namespaces", "namespaces", ()),
         *("west, east", '["west", "east"]', ("west", "east")),
+    ),
+    (
+        *("kubernetes", "token_namespaces", "token_namespaces", ()),
+        *("east, north", '["east", "north"]', ("east", "north")),
     ),
     ("kubernetes", "kubeconfig", "kubeconfig", None, "/run/k", '"/run/k"', Path("/run/k")),
     (

@@ -214,10 +214,18 @@ def test_the_last_certificate_of_a_time_is_found(stand: Stand) -> None:
                 "not_after": NOW + lives, "redeemed_at": redeemed_at,
             }  # fmt: skip
             connection.execute(insert(schema.redemptions).values(row))
+        renewal = {
+            "redemption_id": 1, "replaces": "1", "key_hash": bytes(32), "certificate_pem": "PEM",
+            "serial": "r", "fingerprint": "f", "issuer_id": 1, "not_after": NOW + 2000,
+            "issued_at": NOW + 2,
+        }  # fmt: skip
+        connection.execute(insert(schema.renewals).values(renewal))
     with stand.database.reading() as connection:
         for now, until, found in (
             (NOW, NOW, NOW + 300),
             (NOW, NOW + 1, NOW + 900),
+            (NOW, NOW + 2, NOW + 2000),
+            (NOW + 2001, NOW + 2, None),
             (NOW + 300, NOW, NOW + 300),
             (NOW + 301, NOW, None),
         ):

@@ -169,6 +169,16 @@ def test_one_spend_is_counted_and_written_down_twice(base: Database) -> None:
     assert_untouched(base, OTHER_ID)
 
 
+@pytest.mark.parametrize("issuer", [7, None], ids=["known", "not known"])
+def test_who_has_signed_is_written_down(base: Database, issuer: int | None) -> None:
+    async def main() -> None:
+        async with opened(base) as made:
+            await spend(made, a_redemption(issuer_id=issuer))
+
+    asyncio.run(main())
+    assert [row.issuer_id for row in rows(base)] == [issuer]
+
+
 def test_the_ordinal_counts_for_each_grant_by_itself(base: Database) -> None:
     async def main() -> list[int]:
         async with opened(base) as made:

@@ -6,7 +6,7 @@ from sqlalchemy import event, insert, select
 
 from app.store import access_grants, authorities, grants, pruning, schema, sites
 from app.store.engine import Connection, Database
-from app.store.pruning import ANSWERS, AUDIT, BEGINNING, Aging, Ended, Place, Stretch
+from app.store.pruning import ANSWERS, AUDIT, BEGINNING, RENEWALS, Aging, Ended, Place, Stretch
 from tests.builders import NOW, a_grant, a_redemption, an_authority
 
 EVERYTHING = 10_000
@@ -239,14 +239,14 @@ def test_no_table_is_read_from_end_to_end(base: Database) -> None:
     with base.writing() as connection:
         add_grant(connection, 1, NOW - 9)
         event.listen(connection, "before_cursor_execute", note)
-        for aging in (ANSWERS, AUDIT):
+        for aging in (ANSWERS, AUDIT, RENEWALS):
             pruning.look(connection, aging, after=0, until=NOW, limit=5)
             pruning.forget(connection, aging, Stretch(first=1, last=5, rows=5, old=5), until=NOW)
         pruning.look_at_grants(connection, after=BEGINNING, until=NOW, now=NOW, limit=5)
         pruning.forget_grants(connection, [name(1), name(2)], until=NOW, now=NOW, limit=5)
         pruning.count_redemptions(connection, [name(1)])
         event.remove(connection, "before_cursor_execute", note)
-        assert len(asked) == 11
+        assert len(asked) == 14
         explain = "EXPLAIN QUERY PLAN"
         if connection.dialect.name == "postgresql":
             # It would rather read a small table than its index.
@@ -275,3 +275,55 @@ def test_a_grant_that_was_redeemed_since_it_was_looked_at_stays(connection: Conn
     gone = pruning.forget_grants(connection, found.over, until=NOW, now=NOW, limit=EVERYTHING)
     assert (gone.grants, gone.redemptions, gone.complete) == (0, 0, True)
     assert grants.by_id(connection, name(1)) is not None
+
+
+# Certificates that were renewed.
+
+
+def add_renewal(connection: Connection, number: int, redemption_id: int, ends: int) -> None:
+    row = {
+        "redemption_id": redemption_id, "replaces": f"r{number}", "key_hash": bytes(32),
+        "certificate_pem": "PEM", "serial": f"s{number}", "fingerprint": "f", "issuer_id": 1,
+        "not_after": ends, "issued_at": NOW,
+    }  # fmt: skip
+    connection.execute(insert(schema.renewals).values(row))
+
+
+def test_a_grant_stays_while_a_certificate_that_followed_is_good(connection: Connection) -> None:
+    add_grant(connection, 1, NOW - 9, NOW - 5)
+    assert over(connection) == [1]
+    (redemption,) = connection.scalars(select(schema.redemptions.c.id))
+    add_renewal(connection, 1, redemption, NOW + 1)
+    assert over(connection) == []
+    gone = pruning.forget_grants(connection, [name(1)], until=NOW, now=NOW, limit=EVERYTHING)
+    assert (gone.grants, gone.renewals) == (0, 0)
+    assert over(connection, now=NOW + 1) == [1]
+
+
+def test_renewals_are_deleted_before_what_they_belong_to_and_no_more_than_allowed(
+    connection: Connection,
+) -> None:
+    add_grant(connection, 1, NOW - 9, NOW - 5)
+    (redemption,) = connection.scalars(select(schema.redemptions.c.id))
+    for number in range(5):
+        add_renewal(connection, number, redemption, NOW)
+    steps = []
+    while rows(connection, schema.grants):
+        gone = pruning.forget_grants(connection, [name(1)], until=NOW, now=NOW, limit=2)
+        steps.append((gone.grants, gone.redemptions, gone.renewals))
+    assert sum(step[2] for step in steps) == 5
+    assert steps[:2] == [(0, 0, 2), (0, 0, 2)]
+    assert rows(connection, schema.redemptions) == rows(connection, schema.renewals) == 0
+
+
+def test_renewals_of_a_link_that_goes_on_are_deleted_when_they_have_ended(
+    connection: Connection,
+) -> None:
+    add_grant(connection, 1, NOW - 9, NOW - 5)
+    (redemption,) = connection.scalars(select(schema.redemptions.c.id))
+    for number, ends in enumerate((NOW - 1, NOW, NOW + 1)):
+        add_renewal(connection, number, redemption, ends)
+    found = pruning.look(connection, RENEWALS, after=0, until=NOW, limit=EVERYTHING)
+    assert found == Stretch(first=1, last=3, rows=3, old=2)
+    assert pruning.forget(connection, RENEWALS, found, until=NOW) == 2
+    assert times(connection, RENEWALS) == [NOW + 1]

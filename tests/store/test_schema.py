@@ -35,7 +35,8 @@ from tests.builders import GRANT_ID, NOW, an_authority
 
 OTHER_ID = GRANT_ID.replace("2", "3")
 OLDEST = "0002"
-BEGUN = {"heartbeat", "compatibility", "addresses"}  # with a row that is there from the beginning
+# With a row that is there from the beginning.
+BEGUN = {"heartbeat", "compatibility", "addresses", "leadership"}
 
 # One valid row of each table, in an order in which they can be inserted.
 ROWS: Mapping[str, Mapping[str, Any]] = {
@@ -60,6 +61,12 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     "redemptions": {
         "id": 1, "grant_id": GRANT_ID, "ordinal": 1, "name": "n", "subject": "s", "peer": "p",
         "serial": "s1", "fingerprint": "f1", "not_after": 1, "redeemed_at": 1, "revoked_at": None,
+        "issuer_id": 1, "superseded_at": None,
+    },
+    "renewals": {
+        "id": 1, "redemption_id": 1, "replaces": "s1", "key_hash": b"k" * 32, "serial": "r1",
+        "fingerprint": "g1", "certificate_pem": "pem", "issuer_id": 1, "issued_at": 1,
+        "not_after": 2, "superseded_at": None, "revoked_at": None,
     },
     "access_grants": {
         "grant_id": GRANT_ID, "namespace": "west", "name": "to-west", "sealed_code": b"c",
@@ -75,6 +82,7 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     "audit": {"id": 1, "at": 1, "act": "a", "actor": "a", "target": "t", "details": "{}"},
     "addresses": {"id": 1, "url": "u", "hosts": "h", "problem": "p", "changed_at": 1},
     "heartbeat": {"id": 1, "at": 1},
+    "leadership": {"id": 1, "term": 1},
     "compatibility": {"id": 1, "oldest_revision": "0002"},
 }  # fmt: skip
 
@@ -86,6 +94,7 @@ OTHERS: Mapping[str, Mapping[str, Any]] = {
     "endpoints": {"position": 1, "port": 2},
     "grants": {"id": OTHER_ID, "name": "other"},
     "redemptions": {"id": 2, "ordinal": 2, "serial": "s2", "fingerprint": "f2"},
+    "renewals": {"id": 2, "key_hash": b"l" * 32, "serial": "r2"},
     "answers": {"id": 2, "claim_key": b"l" * 16},
     "suspicions": {"id": 2, "peer": "q"},
     "audit": {"id": 2},
@@ -107,6 +116,7 @@ CHECKS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "ck_grants_cost_in_range": ({"cost": 0}, {"cost": 2**31}),
     "ck_grants_window_is_positive": ({"expires_at": NOW}, {"expires_at": NOW - 1}),
     "ck_redemptions_ordinal_is_positive": ({"ordinal": 0}, {"ordinal": -1}),
+    "ck_renewals_key_hash_is_whole": ({"key_hash": b"k" * 31}, {"key_hash": b"k" * 33}),
     "ck_access_grants_spent_before_not_negative": ({"spent_before": -1},),
     "ck_access_grants_window_is_positive": ({"window_seconds": 0}, {"window_seconds": -1}),
     "ck_answers_claim_key_is_whole": ({"claim_key": b"k" * 15}, {"claim_key": b"k" * 17}),
@@ -114,6 +124,7 @@ CHECKS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "ck_wrong_codes_count_is_positive": ({"count": 0}, {"count": -1}),
     "ck_addresses_one_row": ({"id": 2}, {"id": 0}),
     "ck_heartbeat_one_row": ({"id": 2}, {"id": 0}),
+    "ck_leadership_one_row": ({"id": 2}, {"id": 0}),
     "ck_compatibility_one_row": ({"id": 2}, {"id": 0}),
 }
 UNIQUES: Mapping[str, tuple[str, ...]] = {
@@ -127,6 +138,8 @@ UNIQUES: Mapping[str, tuple[str, ...]] = {
     "uq_grants_site_id_name": ("site_id", "name"),
     "uq_redemptions_serial": ("serial",),
     "uq_redemptions_grant_id_ordinal": ("grant_id", "ordinal"),
+    "uq_renewals_serial": ("serial",),
+    "uq_renewals_replaces_key_hash": ("replaces", "key_hash"),
     "uq_answers_claim_key": ("claim_key",),
     "uq_suspicions_grant_id_subject_peer": ("grant_id", "subject", "peer"),
 }  # fmt: skip
@@ -137,6 +150,7 @@ FOREIGN: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "fk_grants_site_id": ("grants", {"site_id": 99}),
     "fk_grants_issuer_id": ("grants", {"issuer_id": 99}),
     "fk_redemptions_grant_id": ("redemptions", {"grant_id": OTHER_ID}),
+    "fk_renewals_redemption_id": ("renewals", {"redemption_id": 99}),
     "fk_access_grants_grant_id": ("access_grants", {"grant_id": OTHER_ID}),
     "fk_suspicions_grant_id": ("suspicions", {"grant_id": OTHER_ID}),
     "fk_wrong_codes_grant_id": ("wrong_codes", {"grant_id": OTHER_ID}),
@@ -148,6 +162,8 @@ ALLOWED_EDGES: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("grants", {"allowed": 1, "spent": 1, "cost": 1}),
     ("grants", {"issuer_id": 1, "revoked_at": NOW, "expires_at": 2**62}),
     ("redemptions", {"ordinal": 1_000_000}),
+    ("redemptions", {"issuer_id": None, "superseded_at": NOW}),
+    ("renewals", {"issuer_id": 99, "superseded_at": NOW, "revoked_at": NOW}),
     ("authorities", {"origin": "n" * 63 + "/" + "s" * 253}),
     ("sites", {"origin": "kubernetes"}),
     ("authorities", {"state": "prepared", "due_at": NOW, "family": 1}),
@@ -477,6 +493,10 @@ def test_only_what_may_be_absent_is_nullable() -> None:
         "grants.issuer_id",
         "grants.revoked_at",
         "redemptions.revoked_at",
+        "redemptions.issuer_id",
+        "redemptions.superseded_at",
+        "renewals.revoked_at",
+        "renewals.superseded_at",
     }
 
 
@@ -489,7 +509,7 @@ def test_what_others_depend_on_cannot_be_deleted(filled: Database, parent: str) 
 def test_what_belongs_to_something_goes_with_it(filled: Database) -> None:
     with filled.writing() as connection:
         connection.execute(delete(schema.grants))
-    for table in ("redemptions", "access_grants", "suspicions", "wrong_codes"):
+    for table in ("redemptions", "renewals", "access_grants", "suspicions", "wrong_codes"):
         assert count(filled, table) == 0
     with filled.writing() as connection:
         connection.execute(delete(schema.sites))
@@ -544,6 +564,7 @@ def test_columns_are_wide_enough_for_what_the_domain_lets_pass() -> None:
     assert length("audit", "actor") >= len("site:") + 253
     assert length("audit", "target") >= len("authority/") + 253
     assert length("redemptions", "serial") >= 2 * 20
+    assert length("renewals", "serial") == length("renewals", "replaces") >= 2 * 20
     assert length("authorities", "fingerprint") == len(an_authority().fingerprint)
     concealed = codes.conceal("x", {"0" * 8: b"x" * 32})
     assert length("grants", "concealed_code") >= len(concealed)

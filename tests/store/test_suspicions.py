@@ -20,7 +20,9 @@ OTHER_ID = GRANT_ID.replace("2", "3")
 
 
 def redeem(connection: Connection, *redemptions: Redemption) -> None:
-    names = [column.name for column in schema.redemptions.c if column.name != "id"]
+    names = [
+        column.name for column in schema.redemptions.c if column.name not in {"id", "superseded_at"}
+    ]
     values = [{name: getattr(one, name) for name in names} for one in redemptions]
     connection.execute(insert(schema.redemptions), values)
 
@@ -100,16 +102,3 @@ def test_the_grants_of_which_there_is_one_are_found(base: Database) -> None:
         grants.remove(connection, GRANT_ID)
     with base.reading() as connection:
         assert suspicions.suspected_grants(connection) == frozenset()
-
-
-def test_certificates_of_one_grant_are_marked_once(base: Database) -> None:
-    with base.writing() as connection:
-        redeem(connection, a_redemption(grant_id=OTHER_ID))
-        assert suspicions.revoke_certificates(connection, GRANT_ID, NOW + 5) == 2
-        assert suspicions.revoke_certificates(connection, GRANT_ID, NOW + 9) == 0
-    with base.reading() as connection:
-        assert [one.revoked_at for one in grants.redemptions_of(connection, GRANT_ID)] == [
-            NOW + 5,
-            NOW + 5,
-        ]
-        assert [one.revoked_at for one in grants.redemptions_of(connection, OTHER_ID)] == [None]

@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from app import ambient
+from app.crypto import keys
+from app.crypto.requests import make_request
 from app.domain.grants import State
 from app.domain.sites import parse_endpoint
 from app.services import grants, sites, theft
@@ -353,6 +355,45 @@ def test_a_site_without_endpoints_is_not_ready_and_the_grant_stays_whole(server:
     assert grants.show(server.home.database, issued.grant.id)[0].state(0) is State.ACTIVE
 
 
+def test_with_a_request_the_answer_is_the_same_stream_without_a_key(server: Server) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = keys.to_pem(key)
+    issued = server.issue(fresh(), redemptions=2)
+    headers = {"name": "my-token", "subject": SITE_UID}
+    plain, asking, again = (
+        server.request("POST", f"/{issued.grant.id}", issued.code.encode(), headers | further, peer)
+        for further, peer in (
+            ({}, "127.0.0.1"),
+            ({"csr": base64.b64encode(make_request(pem, "x")).decode()}, "127.0.0.1"),
+            ({"CSR": base64.b64encode(make_request(pem, "x")).decode() + "  "}, "127.0.0.2"),
+        )
+    )
+    assert [one.status for one in (plain, asking, again)] == [200, 200, 200]
+    assert again.body == asking.body
+    secret, link = documents(asking)
+    assert link == documents(plain)[1]
+    assert secret["metadata"] == {"name": "my-token"}
+    assert list(secret["data"]) == ["ca.crt", "tls.crt"]
+    leaf = x509.load_pem_x509_certificate(base64.b64decode(secret["data"]["tls.crt"]))
+    assert leaf.public_key() == key.public_key()
+    assert leaf.subject.rfc4514_string() == f"CN={SITE_UID}"
+    different = {"date", "content-length", "x-request-id"}
+    assert {k: v for k, v in asking.headers.items() if k not in different} == {
+        k: v for k, v in plain.headers.items() if k not in different
+    }
+
+
+@pytest.mark.parametrize("csr", ["", "?", "AAAA", "A" * 4097, "\xff"])
+def test_a_request_that_is_none_is_refused_to_who_has_the_code(server: Server, csr: str) -> None:
+    issued = server.issue(fresh())
+    path, code = f"/{issued.grant.id}", issued.code.encode()
+    bad = server.request("POST", path, code, {"csr": csr})
+    refused(bad, 400, "Certificate request not valid")
+    wrong = server.request("POST", path, b"a" * 24, {"csr": csr})
+    refused(wrong, 403, "Redemption of access token refused")
+    assert server.redeem(issued).status == 200
+
+
 def test_the_text_of_a_refusal_is_the_same_each_time(server: Server) -> None:
     issued = server.issue(fresh())
     answers = [server.request("POST", f"/{issued.grant.id}", b"wrong") for _ in range(3)]
@@ -473,6 +514,7 @@ def test_a_peer_that_has_failed_too_often_is_refused_whatever_it_asks(limited: S
         (None, {"name": "\xff"}, 400),
         (None, {"subject": "a\tb"}, 400),
         (None, {"subject": "\xff"}, 400),
+        (None, {"csr": "AAAA"}, 400),
     ],
 )
 def test_nonsense_counts_as_failure(

@@ -43,6 +43,7 @@ def test_the_tables_are_total() -> None:
         (Reason.USED_UP, 404, "No such access granted"),
         (Reason.WRONG_CODE, 403, "Redemption of access token refused"),
         (Reason.RATE_LIMITED, 429, "Too many failed attempts"),
+        (Reason.CSR, 400, "Certificate request not valid"),
     ],
 )
 def test_the_texts_that_people_search_for_are_unchanged(

@@ -1,0 +1,160 @@
+"""Where the resources of a redeemed token go: standard output, a system site, a namespace.
+
+Each is made ready before a code is posted, so that no redemption is wasted, and keeps the key of a
+claim until its answer is stored: whoever runs the same command again after it was cut off asks
+with the same key, and gets the same answer again.
+"""
+
+import contextlib
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import click
+
+from app.cli import resources
+from app.cli.output import hint, say
+from app.cli.redeeming import COUNTED
+from app.crypto import keys
+from app.domain.certificates import KeyType
+from app.domain.receipts import Receipt
+from app.errors import GrantServerError, Invalid
+
+if TYPE_CHECKING:
+    from app.kube.links import Place
+
+
+class Destination(Protocol):
+    """Where the resources of one token go."""
+
+    async def ready(self) -> bytes:
+        """See to it that they can be stored there; give the key to ask with (PEM).
+
+        It is empty where the server is to make one.
+        """
+
+    async def store(self, receipt: Receipt, summary: str) -> None:
+        """Store what came, and say so."""
+
+    async def give_up(self, *, final: bool) -> None:
+        """Leave nothing behind; but the key, where no answer was `final`."""
+
+
+def new_key() -> bytes:
+    """Make the key of a link."""
+    return keys.make_pair(KeyType.P256).private_pem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Printed:
+    """To standard output; the key is kept in a file, if one is named."""
+
+    own_key: bool
+    key_file: Path | None
+
+    async def ready(self) -> bytes:
+        """Read the key of the file, or make one."""
+        if self.key_file is None:
+            return new_key() if self.own_key else b""
+        return resources.kept_key(self.key_file, new_key)
+
+    async def store(self, receipt: Receipt, summary: str) -> None:
+        """Print it, the summary beside it."""
+        for resource in receipt.resources:
+            sys.stdout.write(f"---\n{resource.text}")
+        sys.stdout.flush()
+        hint(summary)
+
+    async def give_up(self, *, final: bool) -> None:
+        """Nothing is left behind; a file that was named stays."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SystemSite:
+    """Into the directory of a system site's namespace, made as far as it is missing."""
+
+    namespace: Path
+    name: str
+    own_key: bool
+    force: bool
+
+    async def ready(self) -> bytes:
+        """Make the directories, and keep the key there."""
+        directory = resources.prepare(self.namespace, self.name, force=self.force)
+        if not self.own_key:
+            return b""
+        return resources.kept_key(resources.key_path(directory, self.name), new_key)
+
+    async def store(self, receipt: Receipt, summary: str) -> None:
+        """Write all files or none; the key alone is not needed any more then."""
+        directory = resources.directory_of(self.namespace)
+        try:
+            paths = resources.store(directory, receipt.resources, force=self.force)
+        except GrantServerError as error:
+            await self.give_up(final=not receipt.own_key)
+            raise click.ClickException(f"{error}; {COUNTED}") from error
+        resources.forget_key(directory, self.name)
+        say(summary)
+        for path in paths:
+            say(f"  {path}")
+
+    async def give_up(self, *, final: bool) -> None:
+        """Remove the key."""
+        if final and self.own_key:
+            resources.forget_key(resources.directory_of(self.namespace), self.name)
+
+
+@dataclass(slots=True, kw_only=True)
+class InNamespace:
+    """Into a namespace of a Kubernetes cluster, owned by the Site there.
+
+    The Secret is made first, with the key alone. What is there and was made for this token is
+    finished; what is somebody else's is left as it is.
+    """
+
+    place: "Place"
+    name: str
+    own_key: bool
+    _made: str = field(default="", init=False)  # the UID of a Secret that was not there before
+
+    async def ready(self) -> bytes:
+        """Make the Secret with the key, or take the key of one that was made for this token."""
+        from app.kube.links import content  # noqa: PLC0415 - Kubernetes only where it is asked for
+
+        await self.place.check(self.name)
+        if not self.own_key:
+            return b""
+        found = await self.place.secret(self.name)
+        if found is not None:
+            kept = content(found, "tls.key")
+            with contextlib.suppress(Invalid):
+                keys.load_private_key(kept)
+                return kept
+        key_pem = new_key()
+        made = await self.place.put_secret(
+            self.name, {"tls.crt": b"", "tls.key": key_pem, "ca.crt": b""}, {}
+        )
+        if found is None:
+            self._made = made["metadata"]["uid"]
+        return key_pem
+
+    async def store(self, receipt: Receipt, summary: str) -> None:
+        """Have the Secret and the Links there as they came."""
+        try:
+            stored = await self.place.store(receipt.resources)
+        except GrantServerError as error:
+            raise click.ClickException(f"{error}; {COUNTED}: run it again") from error
+        say(summary)
+        for one in stored:
+            say(f"  {one}")
+
+    async def give_up(self, *, final: bool) -> None:
+        """Delete the Secret that was made for it."""
+        from app.kube.resources import SECRETS  # noqa: PLC0415
+
+        if final and self._made:
+            with contextlib.suppress(GrantServerError):  # it stays then, without a certificate
+                await self.place.kube.delete(
+                    SECRETS, self.name, self.place.namespace, uid=self._made
+                )
