@@ -23,7 +23,7 @@ def redeem(connection: Connection, redemption: Redemption) -> None:
     values = {
         name: getattr(redemption, name)
         for name in schema.redemptions.columns.keys()  # noqa: SIM118 - a collection of columns
-        if name not in {"id", "revoked_at"}
+        if name not in {"id", "revoked_at", "superseded_at"}
     }
     connection.execute(insert(schema.redemptions).values(values))
 
