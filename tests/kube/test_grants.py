@@ -580,36 +580,6 @@ def test_a_ca_that_is_exchanged_signs_at_once(stage: Stage) -> None:
     wait_for_signer(stage, grant, "new ca")
 
 
-@pytest.mark.parametrize("change", ["exchanged", "deleted"])
-def test_an_issuer_that_changes_while_it_is_read_for_the_first_time_is_read_again(
-    fake_kube: FakeKube, fake_stage: Stage, change: str
-) -> None:
-    stage = fake_stage
-    stage.kube.create(a_secret("own-ca", ca=a_ca("old ca")))
-    answer = fake_kube.faults.freeze(
-        times=1, after=True, verb="get", resource="secrets", name="own-ca"
-    )
-    stage.grant(issuer="own-ca", redemptionsAllowed=99)
-    answer.wait()
-    if change == "deleted":
-        stage.kube.delete("Secret", "own-ca", NAMESPACE)
-    else:
-        stage.kube.patch(
-            "Secret", "own-ca", {"data": a_secret(ca=a_ca("new ca"))["data"]}, NAMESPACE
-        )
-    # Once a Secret of later is known, so is what has happened to that one.
-    stage.kube.namespace("south")
-    stage.kube.create(a_secret(namespace="south"))
-    stage.kube.create(a_site(namespace="south"))
-    stage.grant("other", "south")
-    stage.ready("other", "south")
-    answer.release()
-    if change == "deleted":
-        stage.found(lambda status: "does not exist" in status.get("message", ""))
-    else:
-        wait_for_signer(stage, stage.ready(), "new ca")
-
-
 def test_what_was_granted_holds_while_the_spec_of_a_live_grant_makes_no_sense(
     stage: Stage,
 ) -> None:

@@ -202,3 +202,35 @@ def test_what_is_refused_is_not_sent_again_until_something_else_is_wanted(
         assert better.found["metadata"]["annotations"] == {"a": "b"}
 
     playing(fake_place, tmp_path, play)
+
+
+def test_what_is_refused_is_tried_again_when_the_object_changes_or_after_a_while(
+    fake_place: FakeKube, tmp_path: Path
+) -> None:
+    clock = Still()
+
+    async def play(keeping: Keeping, _: Client) -> None:
+        good = await keeping.keep(SERVICES, None, body())
+        assert good.found is not None
+        fake_place.requests.clear()
+        bad = body()
+        bad["spec"]["externalTrafficPolicy"] = "Sideways"
+
+        async def tried(found: Object | None) -> bool:
+            before = len(fake_place.requests.writes())
+            again = (await keeping.keep(SERVICES, found, bad)).again
+            assert again is not None
+            assert again > 0
+            return len(fake_place.requests.writes()) > before
+
+        assert await tried(good.found)
+        assert not await tried(good.found)
+        # By its status alone it is the same object still; by its spec it is not.
+        assert not await tried({**good.found, "status": {"loadBalancer": {}}})
+        assert await tried({**good.found, "spec": {**good.found["spec"], "selector": {"a": "b"}}})
+        assert await tried(good.found)
+        clock.now += 10 * AGAIN_SECONDS
+        assert await tried(good.found)
+        assert not await tried(good.found)
+
+    playing(fake_place, tmp_path, play, monotonic=clock)
