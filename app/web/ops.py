@@ -66,7 +66,7 @@ def create_app(
 
     async def metrics(request: Request) -> Response:
         accept = ",".join(request.headers.getlist("accept"))[:_LONGEST_ACCEPT]
-        encode, content_type = choose_encoder(accept)
+        encode, content_type = _encoder_for(accept)
         async with scraping:
             body = await asyncio.to_thread(encode, registry)
         return Response(body, headers={**_HEADERS, "content-type": content_type})
@@ -80,6 +80,13 @@ def create_app(
     )
     app.router.redirect_slashes = False
     return app
+
+
+def _encoder_for(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    try:
+        return choose_encoder(accept)
+    except (TypeError, ValueError):  # a version that the library takes for a number, and is none
+        return choose_encoder("")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

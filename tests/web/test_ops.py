@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import pytest
 import uvicorn
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.parser import text_string_to_metric_families
@@ -315,6 +315,7 @@ ACCEPT = st.lists(
 
 
 @given(accept=ACCEPT)
+@example(accept="application/openmetrics-text;version=application/openmetrics-text")
 def test_no_accept_header_breaks_the_scrape(accept: str) -> None:
     reply = asyncio.run(ask(application(registry=counted()), "/metrics", accept=accept))
     assert reply.status == 200
