@@ -9,7 +9,7 @@ come and go: what is worked out here is what one client site sees while nothing 
 
 import heapq
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -19,7 +19,7 @@ from app.domain.yaml_documents import read_all
 from app.errors import Invalid
 
 MOST_CONNECTIONS: Final = 1_000_000
-_MOST_LINKS: Final = 10_000
+_MOST_LINKS: Final = 2_000
 _MOST_SERVERS: Final = 1_000
 _KEYS: Final = frozenset({"sites", "links", "from", "to", "connections"})
 _LINK_KEYS: Final = frozenset({"from", "to", "cost"})
@@ -132,7 +132,9 @@ def plan(question: Question) -> LinkPlan:
     for field, site in (("from", question.client), *(("to", one) for one in question.servers)):
         if site not in known:
             raise Invalid(field, f'no link leads to site "{site}"')
-    found = _cheapest(question.links, question.client)
+    costs = _between(question.links)
+    neighbours = _neighbours(costs)
+    found = _cheapest(neighbours, question.client, question.servers)
     reached = _in_order(found, question.servers)
     spread = _spread([cost for cost, _ in reached], question.connections)
     routes = []
@@ -150,31 +152,64 @@ def plan(question: Question) -> LinkPlan:
     return LinkPlan(
         routes=tuple(routes),
         unreachable=tuple(site for site in question.servers if site not in found),
-        losses=tuple(_losses(question, routes)),
+        losses=tuple(_losses(question, routes, costs, neighbours)),
     )
 
 
 _Ways = Mapping[str, tuple[int, tuple[str, ...]]]
-"""Cost and path to each site that is reached."""
+"""Cost and path to each site that was asked for and is reached."""
+
+_Costs = Mapping[frozenset[str], list[int]]
+"""What the links between two sites cost, the cheapest first."""
 
 
-def _cheapest(links: Iterable[NetworkLink], client: str) -> _Ways:
-    """Find the cheapest way to every site (Dijkstra); of equal ones the shortest, then by name."""
-    neighbours: dict[str, list[tuple[str, int]]] = {}
+def _between(links: Iterable[NetworkLink]) -> dict[frozenset[str], list[int]]:
+    costs: dict[frozenset[str], list[int]] = {}
     for link in links:
-        neighbours.setdefault(link.one, []).append((link.other, link.cost))
-        neighbours.setdefault(link.other, []).append((link.one, link.cost))
-    found: dict[str, tuple[int, tuple[str, ...]]] = {}
-    ways: list[tuple[int, int, tuple[str, ...]]] = [(0, 1, (client,))]
-    while ways:
-        cost, length, path = heapq.heappop(ways)
-        if path[-1] in found:
+        costs.setdefault(frozenset({link.one, link.other}), []).append(link.cost)
+    for between in costs.values():
+        between.sort()
+    return costs
+
+
+def _neighbours(costs: _Costs) -> dict[str, dict[str, int]]:
+    neighbours: dict[str, dict[str, int]] = {}
+    for (one, other), (cost, *_) in costs.items():
+        neighbours.setdefault(one, {})[other] = cost
+        neighbours.setdefault(other, {})[one] = cost
+    return neighbours
+
+
+def _cheapest(
+    neighbours: Mapping[str, Mapping[str, int]], client: str, sites: Collection[str]
+) -> _Ways:
+    """Find the cheapest way to each of the sites (Dijkstra), no further than the last of them.
+
+    Of equal ones it is the shortest, then the one whose last site but one comes first by name.
+    """
+    missing = set(sites)
+    costs: dict[str, int] = {}
+    before: dict[str, str] = {}
+    ways: list[tuple[int, int, str, str]] = [(0, 1, "", client)]
+    while ways and missing:
+        cost, length, previous, site = heapq.heappop(ways)
+        if site in before:
             continue
-        found[path[-1]] = cost, path
-        for site, further in neighbours.get(path[-1], ()):
-            if site not in found:
-                heapq.heappush(ways, (cost + further, length + 1, (*path, site)))
-    return found
+        before[site] = previous
+        if site in missing:
+            missing.remove(site)
+            costs[site] = cost
+        for other, further in neighbours.get(site, {}).items():
+            if other not in before:
+                heapq.heappush(ways, (cost + further, length + 1, site, other))
+    return {site: (cost, _path(before, site)) for site, cost in costs.items()}
+
+
+def _path(before: Mapping[str, str], site: str) -> tuple[str, ...]:
+    path = [site]
+    while previous := before[path[-1]]:
+        path.append(previous)
+    return tuple(reversed(path))
 
 
 def _in_order(found: _Ways, servers: Sequence[str]) -> list[tuple[int, tuple[str, ...]]]:
@@ -193,20 +228,35 @@ def _spread(costs: Sequence[int], connections: int) -> list[int]:
     return opened
 
 
-def _losses(question: Question, routes: Sequence[Route]) -> Iterable[Loss]:
-    """Take each link away that the cheapest route needs, one at a time."""
+def _losses(
+    question: Question,
+    routes: Sequence[Route],
+    costs: _Costs,
+    neighbours: Mapping[str, dict[str, int]],
+) -> Iterable[Loss]:
+    """Take each link away that the cheapest route needs, one at a time, and put it back."""
     if not routes:
         return
-    path = routes[0].path
-    for one, other in itertools.pairwise(path):
-        ends = {one, other}
-        between = [link for link in question.links if {link.one, link.other} == ends]
-        lost = min(between, key=lambda link: link.cost)
-        left = list(question.links)
-        left.remove(lost)
-        ways = _in_order(_cheapest(left, question.client), question.servers)
+    for one, other in itertools.pairwise(routes[0].path):
+        lost, *others = costs[frozenset({one, other})]
+        for site, end in ((one, other), (other, one)):
+            if others:
+                neighbours[site][end] = others[0]
+            else:
+                del neighbours[site][end]
+        found = _cheapest(neighbours, question.client, question.servers)
+        ways = _in_order(found, question.servers)
         cost, detour = ways[0] if ways else (None, ())
-        yield Loss(link=lost, cost=cost, path=detour)
+        for site, end in ((one, other), (other, one)):
+            neighbours[site][end] = lost
+        yield Loss(link=_link_of(question, one, other, lost), cost=cost, path=detour)
+
+
+def _link_of(question: Question, one: str, other: str, cost: int) -> NetworkLink:
+    ends = {one, other}
+    return next(
+        link for link in question.links if {link.one, link.other} == ends and link.cost == cost
+    )
 
 
 def _link(field: str, entry: Any) -> NetworkLink:

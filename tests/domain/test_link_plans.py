@@ -214,3 +214,33 @@ def test_every_connection_goes_where_cost_and_open_ones_are_least(
         for other in answer.routes:
             if route.connections:
                 assert route.cost + route.connections - 1 <= other.cost + other.connections
+
+
+@given(networks)
+def test_a_loss_is_what_a_plan_without_that_link_says(links: list[tuple[str, str, int]]) -> None:
+    known = sorted({end for link in links for end in link[:2]})
+    client, server = known[0], known[-1]
+    for loss in asked(*links, client=client, servers=[server]).losses:
+        left = list(links)
+        left.remove((loss.link.one, loss.link.other, loss.link.cost))
+        left.append(("y", "z", 1))
+        if client in (linked := {end for link in left for end in link[:2]}) and server in linked:
+            (*routes,) = asked(*left, client=client, servers=[server]).routes
+            assert (loss.cost, loss.path) == (
+                (routes[0].cost, routes[0].path) if routes else (None, ())
+            )
+        else:
+            assert (loss.cost, loss.path) == (None, ())
+
+
+def test_more_links_than_can_be_answered_soon_are_refused() -> None:
+    links = "\n".join(f"- {{from: s{place}, to: s{place + 1}}}" for place in range(2_001))
+    with pytest.raises(Invalid) as refused:
+        read_question(f"links:\n{links}")
+    assert (refused.value.field, refused.value.why) == ("links", "expected 2000 at most")
+
+
+def test_a_chain_of_all_the_links_that_are_allowed_is_answered() -> None:
+    chain = [(f"s{place}", f"s{place + 1}", 1) for place in range(2_000)]
+    answer = asked(*chain, client="s0", servers=["s2000"])
+    assert len(answer.losses) == answer.routes[0].cost == 2_000
