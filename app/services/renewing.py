@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final
 
-from app import outbound
+from app import ambient, outbound
 from app.crypto import keys
 from app.crypto.chains import check_pair
 from app.crypto.facts import facts, verify_issued_by
 from app.crypto.requests import make_request, sign_renewal
 from app.domain.certificates import KeyType
 from app.domain.link_secrets import LinkSecret, Renewed, Server, read_renewal
+from app.domain.times import rfc3339
 from app.errors import Invalid, Reason, Refused, Unavailable
 
 _HASH_BITS: Final = 32
@@ -88,12 +89,14 @@ async def renew(
 ) -> Renewed:
     """Ask for a certificate for a key that the Secret is to have next, and check what comes.
 
+    What would be worse than the certificate in hand is not taken.
+
     The same key again gives the same certificate again: an attempt whose answer was lost has to
     be made with the same one. Raises Refused when the server says no for good, Unavailable when
     there is no answer that could be used (`retry_after` where it says when to come), and Invalid
     for what is in the Secret.
     """
-    subject = facts(secret.certificate_pem).subject
+    in_hand = look_at(secret.certificate_pem)
     check_pair(secret.certificate_pem, secret.key_pem)
     csr = make_request(key_pem, secret.name or "renewal")
     answer = await outbound.renew(
@@ -107,11 +110,12 @@ async def renew(
     check(answer)
     try:
         renewed = read_renewal(json.loads(answer.body), key_pem=key_pem)
-        _check(renewed, subject)
+        not_after = _check(renewed, in_hand, ambient.utc_now())
     except (Invalid, ValueError, RecursionError) as error:
         why = error.why if isinstance(error, Invalid) else "it is not JSON"
         raise Unavailable(f"the answer to the renewal cannot be used: {why}") from error
-    return replace(renewed, server=await _next_server(secret.server, renewed.server, seconds))
+    server = await _next_server(secret.server, renewed.server, seconds)
+    return replace(renewed, server=server, not_after=not_after)
 
 
 def check(answer: outbound.Answer) -> None:
@@ -149,10 +153,29 @@ async def _next_server(old: Server, new: Server, seconds: float) -> Server:
     return new if sight.answer is not None else old
 
 
-def _check(renewed: Renewed, subject: str) -> None:
-    """See to it that what came is a certificate for our key, in our name, by the CA beside it."""
+def _check(renewed: Renewed, in_hand: Certificate, now: int) -> int:
+    """See to it that what came can take the place of what is in hand, and tell when it ends.
+
+    It is a certificate for our key, in our name, by the CA beside it, and good now. Where the one
+    in hand is not due, it does not end before that one.
+    """
     made = facts(renewed.certificate_pem)
-    if made.subject != subject:
+    if made.subject != in_hand.subject:
         raise Invalid("certificate", "it is for somebody else")
     check_pair(renewed.certificate_pem, renewed.key_pem)
     verify_issued_by(renewed.certificate_pem, renewed.ca_pem)
+    if made.not_before > now:
+        raise Invalid(
+            "certificate",
+            f"it is not good before {rfc3339(made.not_before)}, and here it is {rfc3339(now)}: "
+            "compare the clocks",
+        )
+    if made.not_after <= now:
+        raise Invalid("certificate", f"it has ended already, at {rfc3339(made.not_after)}")
+    if now < in_hand.due_at and made.not_after < in_hand.not_after:
+        raise Invalid(
+            "certificate",
+            f"it ends at {rfc3339(made.not_after)}, before the one in hand "
+            f"({rfc3339(in_hand.not_after)})",
+        )
+    return made.not_after

@@ -167,6 +167,44 @@ def test_a_server_that_is_away_may_be_back_later(secret: LinkSecret) -> None:
     assert isinstance(trouble(held), Unavailable)
 
 
+def given(stranger: Stranger, issuer: Issuer, *, since: int, life_seconds: int) -> None:
+    """Have the server issue what begins then, and is good for so long."""
+
+    def say(asked: Asked) -> tuple[int, bytes]:
+        request = x509.load_der_x509_csr(base64.b64decode(json.loads(asked.body)["csr"]))
+        issuer.life_seconds = life_seconds
+        pem = issuer.certificate(request.public_key(), since=since).decode()
+        return changed(issuer.renew(asked), {"certificate": pem})
+
+    stranger.say = say
+
+
+@pytest.mark.parametrize(
+    ("since", "life_seconds", "why"),
+    [
+        (-2 * HOUR, HOUR, "has ended already"),
+        (HOUR, HOUR, "compare the clocks"),
+        (0, HOUR // 4, "before the one in hand"),
+    ],
+)
+def test_a_good_certificate_is_not_given_up_for_a_worse_one(
+    stranger: Stranger, issuer: Issuer, since: int, life_seconds: int, why: str
+) -> None:
+    held = read_link_secret(issuer.secret(stranger, since=issuer.now))  # for an hour, and not due
+    given(stranger, issuer, since=issuer.now + since, life_seconds=life_seconds)
+    error = trouble(held)
+    assert isinstance(error, Unavailable)
+    assert why in str(error)
+
+
+def test_one_that_is_due_is_given_up_for_one_of_less_time_and_its_own_end_is_told(
+    stranger: Stranger, issuer: Issuer
+) -> None:
+    held = read_link_secret(issuer.secret(stranger, since=issuer.now - HOUR + 300))
+    given(stranger, issuer, since=issuer.now - 60, life_seconds=180)
+    assert renewing(held).not_after == issuer.now + 120
+
+
 def changed(said: tuple[int, bytes], changes: Mapping[str, Any]) -> tuple[int, bytes]:
     return said[0], json.dumps({**json.loads(said[1]), **changes}).encode()
 
