@@ -51,7 +51,11 @@ def _links(namespace: Path) -> Iterator[_Place]:
         raise Invalid("dir", f"{namespace} is no directory")
     directory = directory_of(namespace)
     try:
-        paths = sorted(path for path in directory.iterdir() if path.suffix in _SUFFIXES)
+        paths = sorted(
+            path
+            for path in directory.iterdir()
+            if path.suffix in _SUFFIXES and (path.is_file() or not path.exists())
+        )
     except FileNotFoundError:
         return
     except OSError as error:

@@ -51,9 +51,13 @@ class _Tried:
 
 @dataclass(slots=True, kw_only=True)
 class _Pass:
-    """One look at everything: how many were renewed, and how each failure would end a command."""
+    """One look at everything: how many were renewed, and how each failure would end a command.
+
+    `owing` are the files after whose renewal nothing was run yet.
+    """
 
     renewed: int = 0
+    owing: list[SecretFile] = field(default_factory=list)
     seen: int = 0
     failures: list[Exit] = field(default_factory=list)
 
@@ -140,18 +144,19 @@ class _Agent:
         done = self._look(self.force)
         if not done.seen and not done.failures:
             hint("Nothing here could be renewed: only what was redeemed with a key of its own can.")
-        if done.renewed and not self._run_then():
+        if (done.renewed or done.owing) and not self._run_then(done.owing):
             return Exit.FAILED
         return done.status
 
     def watch_on(self) -> int:
         """Look until the process is told to stop."""
-        owed = False
+        owed = False  # of what is in a namespace, where nothing is marked
         with _stoppable() as stopped:
             hint(f"Watching; looked at every {format_seconds(int(LOOK_SECONDS))}.")
             while not stopped.is_set():
-                owed = bool(self._look(force=False).renewed) or owed
-                owed = owed and not self._run_then()
+                done = self._look(force=False)
+                owed = owed or bool(done.renewed or done.owing)
+                owed = owed and not self._run_then(done.owing)
                 stopped.wait(LOOK_SECONDS)
         return Exit.DONE
 
@@ -172,6 +177,8 @@ class _Agent:
     def _file(self, file: SecretFile, done: _Pass, force: bool) -> None:
         done.seen += 1
         with self._told(file.label, done):
+            if self.then is not None and file.owes_command:
+                done.owing.append(file)
             if not self._is_due(file.label, file.secret.certificate_pem, force):
                 return
             with file.locked():
@@ -185,7 +192,8 @@ class _Agent:
                     except Refused:
                         file.forget_key()
                         raise
-                    file.finish(renewed)
+                    file.finish(renewed, owes_command=self.then is not None)
+                    done.owing.append(file)
             self._say(file.label, renewed, done)
 
     async def _look_into_the_namespace(self, done: _Pass, force: bool) -> None:
@@ -271,7 +279,7 @@ class _Agent:
         except ValueError as error:
             raise click.UsageError(f"--then: {error}") from error
 
-    def _run_then(self) -> bool:
+    def _run_then(self, owing: Sequence[SecretFile]) -> bool:
         """Run what is to be run when something was renewed; tell whether all is well."""
         words = self._words()
         if not words:
@@ -282,8 +290,12 @@ class _Agent:
             _complain([f"--then: {words[0]} cannot be run: {error.strerror}"])
             return False
         if status:
-            _complain([f"--then: {words[0]} ended with {status}; what was renewed is in place"])
-        return status == 0
+            done = "what was renewed is in place, and the next run tries it again"
+            _complain([f"--then: {words[0]} ended with {status}; {done}"])
+            return False
+        for file in owing:
+            file.command_was_run()
+        return True
 
 
 def _may_be(listed: Mapping[str, Any]) -> bool:

@@ -2,7 +2,8 @@
 
 A file is replaced as a whole or not at all, keeps its owner, and gets mode 0600. It may hold other
 documents beside the Secret, as `token redeem` prints them; comments in it are lost. The key of a
-renewal that was begun lies beside it until its certificate is in the file.
+renewal that was begun lies beside it until its certificate is in the file, and a mark until what
+was to be run afterwards has been run.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from app.cli.files import new_file, read_input
+from app.cli.files import check_free, new_file, read_input
 from app.cli.resources import directory_of, kept_key
 from app.crypto import keys
 from app.domain import link_secrets
@@ -62,10 +63,27 @@ class SecretFile:
         """Remove the key of a renewal that is over."""
         self._key_path.unlink(missing_ok=True)
 
-    def finish(self, renewed: Renewed) -> None:
-        """Put what came into the place of what is there."""
+    def finish(self, renewed: Renewed, *, owes_command: bool = False) -> None:
+        """Put what came into the place of what is there, and mark that a command is owed."""
+        if owes_command:  # first: who is killed in between runs it once too often, not too seldom
+            with new_file(self._mark_path, force=True):
+                pass
         self._write(link_secrets.renewed(self.documents[self.at], renewed))
         self.forget_key()
+
+    @property
+    def owes_command(self) -> bool:
+        """Tell whether what was to be run after a renewal has not been run."""
+        return os.path.lexists(self._mark_path)
+
+    def command_was_run(self) -> None:
+        """Forget the mark."""
+        with contextlib.suppress(OSError):  # run once too often, then
+            self._mark_path.unlink()
+
+    @property
+    def _mark_path(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.then")
 
     @property
     def _key_path(self) -> Path:
@@ -75,8 +93,10 @@ class SecretFile:
     def locked(self) -> Iterator[None]:
         """Keep other processes of this program away from this directory, and read it anew.
 
-        Raises Unavailable when one is at work there.
+        Raises Unavailable when one is at work there, Conflict for a file that could not be written
+        in place.
         """
+        check_free(self.path, force=True)
         directory = self.path.parent
         try:
             descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)

@@ -28,7 +28,8 @@ _LONGEST_KEY_BYTES: Final = 64 * 1024
 @contextlib.contextmanager
 def removed_if_empty(namespace: Path) -> Iterator[None]:
     """Remove the directories that the block has made, if nothing is in them when it ends."""
-    directories = (namespace, namespace / _PARTS[0], namespace.joinpath(*_PARTS))
+    above = [one for one in reversed(namespace.absolute().parents) if not os.path.lexists(one)]
+    directories = (*above, namespace, namespace / _PARTS[0], namespace.joinpath(*_PARTS))
     missing = [directory for directory in directories if not os.path.lexists(directory)]
     try:
         yield
@@ -58,6 +59,9 @@ def prepare(namespace: Path, name: str, *, force: bool) -> Path:
     used, Conflict when such a link is there already (unless `force`).
     """
     check_name("name", name)
+    if namespace.absolute().parent.name == _NAMESPACES:  # of the first site; else it is a typo
+        for above in reversed(namespace.absolute().parents):
+            _make(above)
     directory = namespace
     _make(directory)
     for part in _PARTS:

@@ -1,3 +1,4 @@
+import os
 import stat
 from pathlib import Path
 
@@ -49,6 +50,12 @@ def test_without_links_it_is_said_how_to_come_by_one(cli: Cli, tmp_path: Path) -
     result = cli.run("link", "list", "--dir", str(tmp_path))
     assert (result.exit_code, result.stdout) == (0, "")
     assert "token redeem" in result.stderr
+
+
+def test_what_is_no_file_is_not_waited_for(cli: Cli, namespace: Path) -> None:
+    os.mkfifo(namespace / "input" / "resources" / "a.yaml")
+    found = cli.json("link", "list", "--dir", str(namespace))
+    assert [one["name"] for one in found] == ["north", "west"]
 
 
 def test_a_cost_is_changed_and_nothing_else(cli: Cli, namespace: Path) -> None:

@@ -253,6 +253,46 @@ def test_a_command_that_fails_is_told(cli: Cli, due: Path, command: str) -> None
     assert fits(secret_in(due))
 
 
+def test_a_command_that_failed_is_run_again_by_the_next_one(cli: Cli, due: Path) -> None:
+    ran = cli.directory / "ran"
+    assert cli.run("renew", "lab.yaml", "--then", then(1)).exit_code == 1
+    after = due.read_bytes()
+    assert cli.run("renew", "lab.yaml", "--then", then(1)).exit_code == 1
+    cli.done("renew", "lab.yaml")  # which has nothing to run, and forgets nothing
+    cli.done("renew", "lab.yaml", "--then", then())
+    assert ran.read_text() == "xxx"
+    cli.done("renew", "lab.yaml", "--then", then())
+    assert ran.read_text() == "xxx"
+    assert due.read_bytes() == after
+    assert sorted(one.name for one in due.parent.iterdir() if "lab" in one.name) == ["lab.yaml"]
+
+
+def test_a_command_is_run_also_when_its_process_died_after_the_renewal(
+    cli: Cli, due: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = due.read_bytes()
+
+    def end(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "run", end)
+        assert cli.run("renew", "lab.yaml", "--then", then()).exit_code != 0
+    assert due.read_bytes() != before
+    cli.done("renew", "lab.yaml", "--then", then())
+    assert (cli.directory / "ran").read_text() == "x"
+
+
+def test_a_link_to_a_file_is_refused_before_anybody_is_asked(
+    cli: Cli, due: Path, stranger: Stranger
+) -> None:
+    (cli.directory / "other.yaml").symlink_to(due)
+    result = cli.run("renew", "other.yaml")
+    assert result.exit_code != 0
+    assert "no regular file" in result.stderr
+    assert stranger.asked == []
+
+
 def test_a_file_that_is_changed_meanwhile_is_not_overwritten(
     cli: Cli, due: Path, stranger: Stranger
 ) -> None:
@@ -348,7 +388,7 @@ def test_at_our_own_server_a_lost_answer_is_given_again(
     answers = []
     with monkeypatch.context() as patch:
 
-        def cut_off(_: SecretFile, renewed: Renewed) -> None:
+        def cut_off(_: SecretFile, renewed: Renewed, **_options: object) -> None:
             answers.append(renewed.certificate_pem)
             raise Unavailable("the power is off")
 

@@ -78,14 +78,14 @@ def test_a_host_without_a_usable_name_is_a_site(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_for_a_system_site_everything_lies_where_it_is_read(lab: Cli) -> None:
-    directory = lab.directory / "namespaces" / "default"
-    directory.parent.mkdir()
+    directory = lab.directory / "share" / "skupper" / "namespaces" / "default"
     told = lab.done("token", "redeem", "lab.yaml", "--out", str(directory))
     resources = directory / "input" / "resources"
     files = {path.name: path for path in resources.iterdir()}
     assert set(files) == {"Secret-lab.yaml", "Link-lab.yaml"}
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in files.values())
-    for path in (directory, directory / "input", resources):
+    made = list(directory.parents)[:3]  # on a fresh account
+    for path in (*made, directory, directory / "input", resources):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
     assert documents(files["Link-lab.yaml"].read_text())[0]["spec"]["tlsCredentials"] == "lab"
     assert "PRIVATE KEY" not in told
