@@ -37,6 +37,7 @@ class Reason(StrEnum):
     CERTIFICATE_REVOKED = "certificate_revoked"
     CERTIFICATE_SUPERSEDED = "certificate_superseded"
     UNKNOWN_AUTHORITY = "unknown_authority"
+    RENEWED_TOO_OFTEN = "renewed_too_often"
 
 
 class Lack(StrEnum):

@@ -31,6 +31,18 @@ _MEANINGS: Final[Mapping[tuple[int, str], tuple[Reason, str]]] = {
         Reason.CSR,
         "it takes no such key: ask without a request, with --no-csr",
     ),
+    (403, "Certificate has been revoked"): (
+        Reason.CERTIFICATE_REVOKED,
+        "this link was ended over there: ask for a new token",
+    ),
+    (403, "Certificate has ended"): (
+        Reason.CERTIFICATE_ENDED,
+        "what this token gave once is over: ask for a new token",
+    ),
+    (403, "Certificate was superseded"): (
+        Reason.CERTIFICATE_SUPERSEDED,
+        "what this token gave was renewed since: use that, or ask for a new token",
+    ),
     (400, "Request body not valid"): (Reason.BODY, "the token was changed: ask for a new one"),
     (405, "Only POST is supported"): (
         Reason.METHOD,

@@ -90,10 +90,11 @@ def sign_renewal(private_key_pem: bytes, request_der: bytes) -> bytes:
     return key.sign(message)
 
 
-def check_renewal(certificate_pem: bytes, request_der: bytes, signature: bytes) -> None:
+def check_renewal(certificate_pem: bytes, request_der: bytes, signature: bytes) -> bytes:
     """Make sure that whoever wants the request granted has the key of the (first) certificate.
 
-    Raises Refused(RENEWAL), for a certificate that cannot be read as well.
+    Gives the SHA-256 of that key's SubjectPublicKeyInfo. Raises Refused(RENEWAL), for a certificate
+    that cannot be read as well.
     """
     refusal = Refused(Reason.RENEWAL, "the signature is not that of the certificate's key")
     message = _RENEWAL + request_der
@@ -110,6 +111,7 @@ def check_renewal(certificate_pem: bytes, request_der: bytes, signature: bytes) 
                 key.verify(signature, message)
             case _:
                 raise refusal
+        return hashlib.sha256(to_public_der(key)).digest()
     except (Invalid, InvalidSignature, ValueError, UnsupportedAlgorithm, InternalError):
         raise refusal from None
 

@@ -4,6 +4,7 @@ A redemption gives the first; each that follows takes the place of one before. W
 is decided here, as values; the store's transaction makes sure that it is decided once.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,6 +13,11 @@ from app.errors import Invalid, Reason, Refused
 
 DEFAULT_OVERLAP_SECONDS: Final = 3600
 """So long a certificate counts beside the one that has taken its place."""
+
+MOST_IN_A_SPELL: Final = 10
+"""So many certificates a link is given in a spell; who renews in time wants two at most."""
+
+_LONGEST_SPELL_SECONDS: Final = 3600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +83,28 @@ def judge(given: Given, *, now: int) -> None:
         raise Refused(Reason.CERTIFICATE_ENDED)
     if given.superseded(now):
         raise Refused(Reason.CERTIFICATE_SUPERSEDED)
+
+
+def spell_seconds(given: Given) -> int:
+    """How long a spell is: the life of the certificate that came, or an hour, if that is less."""
+    return max(1, min(given.not_after - given.issued_at, _LONGEST_SPELL_SECONDS))
+
+
+def check_allowance(given: Given, issued_at: Sequence[int], *, now: int) -> None:
+    """Raise Refused where the link of a certificate has been given enough of them for this spell.
+
+    `issued_at` are the times of its newest renewals, the newest first. Each is a row, and an entry
+    of the audit log, and whoever has one key could have them made without end.
+    """
+    if len(issued_at) < MOST_IN_A_SPELL:
+        return
+    wait = issued_at[MOST_IN_A_SPELL - 1] + spell_seconds(given) - now
+    if wait > 0:
+        raise Refused(
+            Reason.RENEWED_TOO_OFTEN,
+            f"{MOST_IN_A_SPELL} renewals in {spell_seconds(given)} s are enough",
+            retry_after=wait,
+        )
 
 
 def check_ordinal(ordinal: int) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from app.crypto.answers import NONCE_BYTES, AnswerKeys, answer_keys
+from app.crypto.facts import facts
 from app.crypto.requests import RequestedKey, read_request
 from app.domain import codes
 from app.domain.access_grants import kept_name
@@ -20,12 +21,14 @@ from app.domain.documents import bundle, link_documents
 from app.domain.grants import Claim, Grant, Redemption, judge
 from app.domain.kept_answers import KeptAnswer, unpacked
 from app.domain.names import check_claimed_name, common_name
+from app.domain.renewals import judge as judge_certificate
 from app.domain.theft import SuspectedTheft, suspicion
 from app.errors import Broken, Invalid, Reason, Refused
 from app.services.issuance import Issuance
 from app.services.limits import GrantLocks
 from app.services.theft import TheftAlarm, suspected_in
 from app.store import grants as grant_rows
+from app.store import renewals as renewal_rows
 from app.store.ledger import Found, Keeping, Kept, Ledger, Spending
 
 MOST_REQUEST_CHARACTERS: Final = 4096  # in base64; one for an RSA key of 4096 bits has 1,600
@@ -236,8 +239,9 @@ class Redeemer:
     async def _repeat(
         self, kept: Kept, keys: AnswerKeys, grant: Grant, name: str, subject: str
     ) -> Redeemed:
-        """Write an answer again from what was kept of it."""
+        """Write an answer again from what was kept of it, if its certificate is any good still."""
         answer = unpacked(keys.open(kept.sealed))
+        await asyncio.to_thread(self._check_given, answer.certificate_pem)
         credentials = Credentials(
             certificate_pem=answer.certificate_pem,
             key_pem=answer.key_pem,
@@ -251,6 +255,18 @@ class Redeemer:
             ordinal=kept.ordinal,
             serial=None,
         )
+
+    def _check_given(self, certificate_pem: bytes) -> None:
+        """Raise Refused unless a certificate that was given before counts still.
+
+        It may have been revoked, or renewed by whoever asks: nobody is to go back to it.
+        """
+        serial = facts(certificate_pem).serial
+        with self.issuance.database.reading() as connection:
+            given = renewal_rows.by_serial(connection, serial)
+        if given is None:
+            raise Refused(Reason.UNKNOWN_GRANT, "the redemption was removed meanwhile")
+        judge_certificate(given, now=self.clock())
 
     def _read_history(self, grant_id: str) -> tuple[tuple[Redemption, ...], SuspectedTheft | None]:
         with self.issuance.database.reading() as connection:

@@ -13,7 +13,14 @@ from app.crypto.requests import RequestedKey, check_renewal, read_request
 from app.domain.certificates import Minted
 from app.domain.names import common_name
 from app.domain.reach import Reach
-from app.domain.renewals import Follower, Given, judge, renewal_entry
+from app.domain.renewals import (
+    MOST_IN_A_SPELL,
+    Follower,
+    Given,
+    check_allowance,
+    judge,
+    renewal_entry,
+)
 from app.errors import Invalid, Reason, Refused, Unavailable
 from app.services.issuance import Issuance
 from app.store import audit as audit_rows
@@ -79,12 +86,12 @@ class Renewer:
         reach = self.reach()
         if reach is None:
             raise Unavailable("nobody knows how this server is reached yet")
-        given = await self._find(wish)
+        given, key_hash = await self._find(wish)
         requested = _requested(wish)
+        if requested.hash == key_hash:
+            raise Refused(Reason.CSR, "it is for the key in hand: make a new one")
         now = self.clock()
-        repeat = await asyncio.to_thread(self._issued_already, given.serial, requested.hash)
-        if repeat is None:
-            judge(given, now=now)
+        repeat = await asyncio.to_thread(self._look, given, requested.hash, now)
         found = await self.ledger.find(given.grant_id)
         if found is None:
             raise Refused(Reason.RENEWAL, "the grant was removed meanwhile")
@@ -111,11 +118,11 @@ class Renewer:
             serial=serial,
         )
 
-    async def _find(self, wish: Wish) -> Given:
+    async def _find(self, wish: Wish) -> tuple[Given, bytes]:
         """Find the certificate that came, and make sure that whoever sends it has its key.
 
-        It is looked up first: nothing is computed with the key of a certificate that is not ours.
-        Raises Refused(RENEWAL), whatever is wrong.
+        Gives the SHA-256 of that as well. It is looked up first: nothing is computed with the key
+        of a certificate that is not ours. Raises Refused(RENEWAL), whatever is wrong.
         """
         try:
             presented = facts(wish.certificate_pem)
@@ -124,16 +131,25 @@ class Renewer:
         given = await asyncio.to_thread(self._read, presented.serial)
         if given is None or given.fingerprint != presented.fingerprint:
             raise Refused(Reason.RENEWAL, "the certificate is none of ours, or forgotten")
-        check_renewal(wish.certificate_pem, wish.request_der, wish.signature)
-        return given
+        key_hash = check_renewal(wish.certificate_pem, wish.request_der, wish.signature)
+        return given, key_hash
 
     def _read(self, serial: str) -> Given | None:
         with self.issuance.database.reading() as connection:
             return rows.by_serial(connection, serial)
 
-    def _issued_already(self, serial: str, key_hash: bytes) -> Repeat | None:
+    def _look(self, given: Given, key_hash: bytes, now: int) -> Repeat | None:
+        """Tell what was issued already, or make sure that it may be, before anything is minted."""
         with self.issuance.database.reading() as connection:
-            return rows.issued_already(connection, serial, key_hash)
+            repeat = rows.issued_already(connection, given.serial, key_hash)
+            if repeat is None:
+                self._judge(connection, given, now)
+            return repeat
+
+    def _judge(self, connection: Connection, given: Given, now: int) -> None:
+        judge(given, now=now)
+        newest = rows.newest(connection, given.redemption_id, MOST_IN_A_SPELL)
+        check_allowance(given, newest, now=now)
 
     def _write(self, follower: Follower, peer: str) -> Repeat:
         """Let it take its place, unless another process was faster; gives what counts."""
@@ -142,7 +158,7 @@ class Renewer:
             if repeat is not None:
                 return repeat
             given = self._still_there(connection, follower.replaces)
-            judge(given, now=follower.issued_at)
+            self._judge(connection, given, follower.issued_at)
             rows.add(connection, follower, until=follower.issued_at + self.overlap_seconds)
             audit_rows.add(connection, renewal_entry(given, follower, peer=peer))
             added = rows.issued_already(connection, follower.replaces, follower.key_hash)

@@ -62,6 +62,17 @@ def issued_already(connection: Connection, replaces: str, key_hash: bytes) -> Re
     return None if row is None else Repeat(given=_given(row), certificate_pem=row.certificate_pem)
 
 
+def newest(connection: Connection, redemption_id: int, limit: int) -> Sequence[int]:
+    """When the newest renewals of a redemption were made (UTC seconds), the newest first."""
+    query = (
+        select(renewals.c.issued_at)
+        .where(renewals.c.redemption_id == redemption_id)
+        .order_by(renewals.c.issued_at.desc())
+        .limit(limit)
+    )
+    return connection.scalars(query).all()
+
+
 def of_grant(connection: Connection, grant_id: str) -> Sequence[Given]:
     """All certificates of a grant that are kept: by redemption, then as they followed."""
     found = [

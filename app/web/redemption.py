@@ -246,7 +246,7 @@ class RedemptionApp:
         if isinstance(error, Refused):  # the client's affair; all else is ours
             self.peers.note(str(context["peer"]), error.reason)
             # A limit that is reached must not leave a flood in the log instead.
-            limited = error.reason is Reason.RATE_LIMITED
+            limited = error.reason in {Reason.RATE_LIMITED, Reason.RENEWED_TOO_OFTEN}
             level = self.log.debug if limited else self.log.info
         level(
             "refused",

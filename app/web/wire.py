@@ -38,6 +38,7 @@ REFUSALS: Final[Mapping[Reason, Refusal]] = {
     Reason.CERTIFICATE_ENDED: Refusal(403, "Certificate has ended"),
     Reason.CERTIFICATE_REVOKED: Refusal(403, "Certificate has been revoked"),
     Reason.CERTIFICATE_SUPERSEDED: Refusal(403, "Certificate was superseded"),
+    Reason.RENEWED_TOO_OFTEN: Refusal(429, "Certificate renewed too often"),
     Reason.UNKNOWN_AUTHORITY: Refusal(404, "No such authority"),
 }
 LACKS: Final[Mapping[Lack, Refusal]] = {

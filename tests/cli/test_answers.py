@@ -8,9 +8,7 @@ from app.web.wire import REFUSALS
 
 NOT_SAID_TO_A_CLAIM = {
     Reason.RENEWAL,
-    Reason.CERTIFICATE_ENDED,
-    Reason.CERTIFICATE_REVOKED,
-    Reason.CERTIFICATE_SUPERSEDED,
+    Reason.RENEWED_TOO_OFTEN,
     Reason.UNKNOWN_AUTHORITY,
 }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy
 import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -732,6 +733,25 @@ def test_without_a_window_every_claim_counts(west: Stand, grant: Grant) -> None:
     answers = in_turn(west, *claims, retry_seconds=0)
     assert outcome(answers[2]) is Reason.USED_UP
     assert len(redemptions(west, grant)) == 2
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        ("revoked_at", Reason.CERTIFICATE_REVOKED),
+        ("superseded_at", Reason.CERTIFICATE_SUPERSEDED),
+    ],
+)
+def test_a_certificate_that_counts_no_more_is_not_given_again(
+    west: Stand, grant: Grant, column: str, reason: Reason
+) -> None:
+    claim = a_claim(key=grant.id)
+    redeem(west, claim)
+    with west.database.writing() as connection:
+        connection.execute(sqlalchemy.text(f"UPDATE redemptions SET {column} = {NOW}"))
+    (answer,) = in_turn(west, claim)
+    assert outcome(answer) is reason
+    assert len(redemptions(west, grant)) == 1
 
 
 def test_a_revoked_grant_gives_nothing_again(west: Stand, grant: Grant) -> None:

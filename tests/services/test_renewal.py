@@ -15,7 +15,7 @@ from app.crypto.requests import sign_renewal
 from app.domain.audit import Act
 from app.domain.authorities import Purpose
 from app.domain.certificates import KeyType, Minted
-from app.domain.renewals import Given
+from app.domain.renewals import MOST_IN_A_SPELL, Given
 from app.errors import Reason, Refused, Unavailable, Unready
 from app.services import audit, authorities, grants, rotation
 from app.services.renewal import Renewer, Wish
@@ -105,6 +105,45 @@ def test_many_at_once_with_one_key_get_one_certificate(stand: Stand, held: Held)
 
     assert len(set(run(stand, rush))) == 1
     assert len(given(stand)) == 2
+
+
+def test_a_link_gets_ten_certificates_in_a_spell_and_its_answers_again(
+    stand: Stand, held: Held
+) -> None:
+    other = redeem(stand, grants.every(stand.database)[0], subject="other")
+    for _ in range(MOST_IN_A_SPELL):
+        last = held, a_key()
+        renewed = renew(stand, held.wish(last[1]))
+        held = Held(certificate_pem=renewed.certificate_pem, key_pem=last[1])
+        stand.clock.now += 1
+    with pytest.raises(Refused) as told:
+        renew(stand, held.wish(a_key()))
+    assert told.value.reason is Reason.RENEWED_TOO_OFTEN
+    # The first of them is ten seconds old, and the life of one is a spell.
+    assert told.value.retry_after == LIFE - MOST_IN_A_SPELL
+    assert renew(stand, last[0].wish(last[1])).certificate_pem == held.certificate_pem
+    assert renew(stand, other.wish(a_key())).serial  # another link
+    stand.clock.now += told.value.retry_after - 1
+    assert refused(stand, held.wish(a_key())) is Reason.RENEWED_TOO_OFTEN
+    stand.clock.now += 1
+    assert renew(stand, held.wish(a_key())).serial
+
+
+def test_many_at_once_get_no_more_certificates_than_one_after_the_other(
+    stand: Stand, held: Held
+) -> None:
+    async def rush(renewer: Renewer) -> int:
+        wishes = [held.wish(a_key()) for _ in range(2 * MOST_IN_A_SPELL)]
+        many = [renewer.renew(wish) for wish in wishes]
+        found = await asyncio.gather(*many, return_exceptions=True)
+        return sum(not isinstance(one, Refused) for one in found)
+
+    assert run(stand, rush) == MOST_IN_A_SPELL
+    assert len(given(stand)) == 1 + MOST_IN_A_SPELL
+
+
+def test_the_key_in_hand_gets_no_other_certificate(stand: Stand, held: Held) -> None:
+    assert refused(stand, held.wish(held.key_pem)) is Reason.CSR
 
 
 def test_the_one_before_is_good_for_the_overlap_and_not_longer(stand: Stand, held: Held) -> None:
