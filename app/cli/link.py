@@ -30,7 +30,9 @@ def _where_options(command: _Command) -> _Command:
             "say.",
         ),
         click.option(
-            "-n", "--namespace", help="The namespace; without it, the pod's own, or default."
+            "-n",
+            "--namespace",
+            help="The namespace; without it, the kubeconfig's or the pod's own, or default.",
         ),
         click.option(
             "--dir",

@@ -84,7 +84,9 @@ class _Pass:
     help="Renew Secrets in a namespace of a Kubernetes cluster: all of them, or each named PATH.",
 )
 @click.option(
-    "-n", "--namespace", help="With --apply: the namespace; without it, the pod's own, or default."
+    "-n",
+    "--namespace",
+    help="With --apply: the namespace; without it, the kubeconfig's or the pod's own, or default.",
 )
 @click.option(
     "--kubeconfig",

@@ -87,7 +87,9 @@ class _Options:
     "--apply", is_flag=True, help="Store the resources in a namespace of a Kubernetes cluster."
 )
 @click.option(
-    "-n", "--namespace", help="With --apply: the namespace; without it, the pod's own, or default."
+    "-n",
+    "--namespace",
+    help="With --apply: the namespace; without it, the kubeconfig's or the pod's own, or default.",
 )
 @click.option(
     "--kubeconfig",

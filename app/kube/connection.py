@@ -24,7 +24,7 @@ from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config.config_exception import ConfigException
 from kubernetes.aio.config.incluster_config import InClusterConfigLoader
-from kubernetes.aio.config.kube_config import load_kube_config
+from kubernetes.aio.config.kube_config import list_kube_config_contexts, load_kube_config
 
 from app import __version__
 from app.errors import Misconfigured, Unavailable
@@ -69,6 +69,18 @@ def kubeconfig(path: Path, *, context: str | None = None) -> Source:
         return configuration
 
     return read
+
+
+def namespace_of(path: Path) -> str | None:
+    """The namespace that the current context of a kubeconfig names; None where it names none.
+
+    What cannot be read of the file is told when it is used.
+    """
+    try:
+        _, context = list_kube_config_contexts(str(path))  # type: ignore[no-untyped-call]
+        return context["context"].get("namespace") or None
+    except Exception:  # noqa: BLE001 - any file may be in the place of a kubeconfig
+        return None
 
 
 class Connection:

@@ -31,6 +31,9 @@ def test_a_cluster_is_found_by_the_file_then_the_settings_then_the_user(
     config = fake_kube.kubeconfig(tmp_path / "config")
     assert run(namespace_of(config, "shop")) == "shop"
     assert run(namespace_of(config, None)) == "default"
+    named = fake_kube.kubeconfig(tmp_path / "named", namespace="lab")
+    assert run(namespace_of(named, None)) == "lab"
+    assert run(namespace_of(named, "shop")) == "shop"
 
     def with_setting() -> Settings:
         return load({"GRANTSERVER_KUBERNETES_KUBECONFIG": str(config)})
