@@ -22,10 +22,18 @@ from app.services.renewal import Renewer, Wish
 from app.services.rotation import Times
 from app.store import audit as audit_rows
 from app.store import authorities as authority_rows
+from app.store.engine import Database
 from tests.builders import NOW, SUBJECT, Stand
 from tests.services.renewals import OVERLAP, REACH, Held, a_key, redeem, renew, run
 
 LIFE = 3599  # its last second is one of it
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest) -> Database:
+    made = request.getfixturevalue(f"{request.param}_database")
+    assert isinstance(made, Database)
+    return made
 
 
 @pytest.fixture

@@ -19,6 +19,13 @@ from tests.services.renewals import OVERLAP, Held, a_key, redeem, renew
 TIMES = Times(wait_seconds=0, lifetime_seconds=3600, retry_seconds=60)
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest) -> Database:
+    made = request.getfixturevalue(f"{request.param}_database")
+    assert isinstance(made, Database)
+    return made
+
+
 @pytest.fixture
 def held(stand: Stand) -> Held:
     stand.set_site()
