@@ -18,6 +18,7 @@ from app.kube.controller import Controller
 from app.kube.exposure.exposing import Exposing
 from app.kube.exposure.plan import DEFAULT_PORT, Plan, installation
 from app.kube.opening import identity, object_key, open_kube
+from app.metrics import Metrics
 from app.services.cluster import Cluster
 from app.services.serving import Keeper
 from app.settings import EVERY_NAMESPACE, Settings
@@ -29,21 +30,23 @@ _PAUSE_SECONDS: Final = 5.0  # before what has ended, and must not, is begun aga
 class InCluster:
     """One candidate for the Lease, whose holder does all of it."""
 
-    def __init__(self, home: Home, kube: Kube, keeper: Keeper) -> None:
+    def __init__(self, home: Home, kube: Kube, keeper: Keeper, metrics: Metrics) -> None:
         """Not to be called: `open` is how one is made."""
         self._home = home
         self._kube = kube
         self._keeper = keeper
+        self._metrics = metrics
 
     @classmethod
-    async def open(cls, home: Home, keeper: Keeper) -> "InCluster":
+    async def open(cls, home: Home, keeper: Keeper, metrics: Metrics) -> "InCluster":
         """Read how to reach the API server, without asking it for anything. Raises Misconfigured.
 
         `keeper` tells how the server is reached, as tokens have to say it.
         """
         kubernetes = home.settings.kubernetes
         host, port = kubernetes.api
-        return cls(home, await open_kube(kubernetes.kubeconfig, host=host, port=port), keeper)
+        kube = await open_kube(kubernetes.kubeconfig, host=host, port=port)
+        return cls(home, kube, keeper, metrics)
 
     async def run(self) -> None:
         """Do it whenever we have the Lease, until cancelled; then give that back.
@@ -85,11 +88,11 @@ class InCluster:
             random_bytes=ambient.random_bytes,
             log=logs.get_logger("kubernetes"),
             exposing=exposing(settings) if namespaces else None,
-            connecting=connecting(settings),
+            connecting=connecting(settings, self._metrics),
         )
 
 
-def connecting(settings: Settings) -> Connecting | None:
+def connecting(settings: Settings, metrics: Metrics) -> Connecting | None:
     """Whose AccessTokens are redeemed in the cluster; None where that is turned off."""
     namespaces = settings.kubernetes.token_namespaces
     if not namespaces:
@@ -99,6 +102,7 @@ def connecting(settings: Settings) -> Connecting | None:
         clock=ambient.utc_now,
         monotonic=ambient.monotonic,
         random_bytes=ambient.random_bytes,
+        metrics=metrics,
     )
 
 

@@ -61,6 +61,23 @@ class Pruned(StrEnum):
     AUTHORITIES = "authorities"
 
 
+class Redeeming(StrEnum):
+    """What came of an attempt to redeem an AccessToken of a connecting site."""
+
+    REDEEMED = "redeemed"
+    REFUSED = "refused"
+    UNAVAILABLE = "unavailable"
+    NOT_STORED = "not_stored"
+
+
+class Renewing(StrEnum):
+    """What came of an attempt to renew the certificate of a link."""
+
+    RENEWED = "renewed"
+    REFUSED = "refused"
+    UNAVAILABLE = "unavailable"
+
+
 class _About(NamedTuple):
     name: str
     kind: str
@@ -144,6 +161,31 @@ _SELF_CHECKED: Final = _About(
     (),
     "UTC seconds at which our own public address was last looked at; NaN before it was.",
 )
+_TOKENS: Final = _About(
+    "grantserver_access_token_attempts_total",
+    "counter",
+    ("outcome",),
+    "Attempts to redeem AccessTokens of connecting sites, by outcome.",
+)
+_TOKENS_WAITING: Final = _About(
+    "grantserver_access_tokens_waiting",
+    "gauge",
+    (),
+    "AccessTokens of connecting sites that are being redeemed or will be tried again.",
+)
+_LINKS_RENEWED: Final = _About(
+    "grantserver_link_renewal_attempts_total",
+    "counter",
+    ("outcome",),
+    "Attempts to renew certificates of links of connecting sites, by outcome.",
+)
+_LINKS_END: Final = _About(
+    "grantserver_link_certificates_soonest_expiry_timestamp_seconds",
+    "gauge",
+    (),
+    "UTC seconds at which the first certificate of a link that is renewed here ends; NaN while "
+    "there is none.",
+)
 _BUILD: Final = _About(
     "grantserver_build_info", "gauge", ("version",), "Always 1; the version is in the label."
 )
@@ -164,6 +206,10 @@ _ALL: Final = (
     _EXPIRY,
     _SELF_CHECK,
     _SELF_CHECKED,
+    _TOKENS,
+    _TOKENS_WAITING,
+    _LINKS_RENEWED,
+    _LINKS_END,
     _BUILD,
 )
 
@@ -241,6 +287,25 @@ class Metrics:
             multiprocess_mode="mostrecent",
         )
         _begin_unknown(self._looked)
+        tokens = Counter(_TOKENS.name, _TOKENS.meaning, _TOKENS.labels, registry=registry)
+        self._tokens = {outcome: tokens.labels(outcome.value) for outcome in Redeeming}
+        self._tokens_waiting = Gauge(
+            *(_TOKENS_WAITING.name, _TOKENS_WAITING.meaning),
+            registry=registry,
+            multiprocess_mode="max",  # one of the workers leads, the others stay at 0
+        )
+        self._tokens_waiting.set(0)  # also where the worker before had this place, and led
+        renewals = Counter(
+            *(_LINKS_RENEWED.name, _LINKS_RENEWED.meaning, _LINKS_RENEWED.labels),
+            registry=registry,
+        )
+        self._links_renewed = {outcome: renewals.labels(outcome.value) for outcome in Renewing}
+        self._links_end = Gauge(
+            *(_LINKS_END.name, _LINKS_END.meaning),
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        _begin_unknown(self._links_end)
         build = Gauge(
             *(_BUILD.name, _BUILD.meaning, _BUILD.labels),
             registry=registry,
@@ -289,6 +354,22 @@ class Metrics:
         """Tell when a certificate ends, in UTC seconds; None when there is none."""
         # NaN compares as false, so that an alert on "ends soon" stays quiet; 0 would set it off.
         self._expiry[which].set(nan if at is None else at)
+
+    def token_tried(self, outcome: Redeeming) -> None:
+        """Count an attempt to redeem an AccessToken."""
+        self._tokens[outcome].inc()
+
+    def tokens_waiting(self, count: int) -> None:
+        """Tell how many AccessTokens are not redeemed yet, and will be tried again."""
+        self._tokens_waiting.set(count)
+
+    def link_tried(self, outcome: Renewing) -> None:
+        """Count an attempt to renew the certificate of a link."""
+        self._links_renewed[outcome].inc()
+
+    def links_end(self, at: int | None) -> None:
+        """Tell when the first certificate of a link ends, in UTC seconds; None without any."""
+        self._links_end.set(nan if at is None else at)
 
     def looked(self, outcome: Outcome, at: int | None) -> None:
         """Tell what came of dialling our own address, and when, in UTC seconds; None: not yet."""

@@ -300,7 +300,7 @@ async def serve(
     keeper.on_change(serve_with)
 
     first = worker is None or worker.number == 0  # one of them is enough
-    cluster = await _cluster(home, keeper) if first else None
+    cluster = await _cluster(home, keeper, metrics) if first else None
 
     await redemption_listener.start()
     await ops_listener.start()
@@ -331,7 +331,7 @@ async def serve(
     tell("stopped")
 
 
-async def _cluster(home: Home, keeper: Keeper) -> "InCluster | None":
+async def _cluster(home: Home, keeper: Keeper, metrics: Metrics) -> "InCluster | None":
     """What is to be done in a cluster; None where Kubernetes is turned off."""
     kubernetes = home.settings.kubernetes
     if not kubernetes.namespaces and not kubernetes.token_namespaces:
@@ -339,7 +339,7 @@ async def _cluster(home: Home, keeper: Keeper) -> "InCluster | None":
     # Imported here: it costs 55 MiB, which those who are not on Kubernetes keep.
     from app.in_cluster import InCluster  # noqa: PLC0415
 
-    return await InCluster.open(home, keeper)
+    return await InCluster.open(home, keeper, metrics)
 
 
 def leave_at_last() -> None:

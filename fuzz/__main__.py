@@ -36,6 +36,7 @@ def targets(server: Live) -> list[Target]:
             check=texts.check_foreign_yaml,
             share=1.5,
         ),
+        Target(name="far-answers", examples=texts.FAR_ANSWERS, check=texts.check_far_answer),
         Target(name="keys", examples=keys.damaged_keys(), check=keys.check_key, share=1.5),
         Target(
             name="certificates",

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import io
+import json
 import re
 from collections.abc import Callable
 from typing import Any, Final
@@ -14,9 +15,18 @@ from ruamel.yaml import YAML
 from app.domain.certificates import Minted
 from app.domain.documents import access_token, bundle, link_documents
 from app.domain.durations import HOUR, MICROSECOND, MILLISECOND, MINUTE, SECOND, parse_duration
+from app.domain.link_secrets import Server, annotations, read_renewal
 from app.domain.names import check_claimed_name, check_name, common_name
-from app.domain.receipts import read_receipt
-from app.domain.sites import HIGHEST_COST, HIGHEST_PORT, Endpoint, Role, check_host, links
+from app.domain.receipts import Own, read_receipt
+from app.domain.sites import (
+    HIGHEST_COST,
+    HIGHEST_PORT,
+    MOST_ENDPOINTS,
+    Endpoint,
+    Role,
+    check_host,
+    links,
+)
 from app.domain.tokens import read_token
 from app.domain.yaml_documents import read_all, write
 from app.errors import Invalid, Refused, Unready
@@ -313,3 +323,55 @@ def check_foreign_yaml(content: bytes) -> None:
         for document in read_all("any", text):
             write(document)
         read_all("any", text, as_text=True)
+
+
+# What a far server answers to a connecting site, which writes down what it took.
+
+_OWN: Final = Own(
+    key_pem=MINTED.key_pem, server=Server(url="https://west.example:9090", ca_pem=PEM)
+)
+_RENEWAL: Final = json.dumps(
+    {
+        "certificate": PEM,
+        "ca": PEM,
+        "notAfter": "2026-11-22T00:00:00Z",
+        "supersededAt": "2026-11-22T00:00:00+01:00",
+        "server": {"url": "https://west.example:9090", "ca": PEM},
+    }
+).encode()
+_KEPT: Final = re.compile(rb"\n  tls.key: [^\n]*")
+FAR_WORDS: Final = (
+    *YAML_WORDS,
+    *(b"[" * 90, b"- " * 90, b"{a: " * 90, b"---\n" * 300, b"finalizers", b"ownerReferences"),
+    *(b"labels", b"annotations", b"immutable", b"stringData", b"tls.key", b"null", b"https://"),
+)
+FAR_ANSWERS: Final = Damaged(
+    originals=[ANSWER, PLAIN_ANSWER, _KEPT.sub(b"", ANSWER), _RENEWAL], words=FAR_WORDS, most=5
+)
+
+
+def check_far_answer(content: bytes) -> None:
+    """Whatever it is, it is Invalid, or it is stored with nothing in it that was not asked for."""
+    for own in (None, _OWN):
+        with contextlib.suppress(Invalid):
+            receipt = read_receipt(content, name="lab", cost=0, own=own)
+            secret, *made = (read_all("again", one.text)[0] for one in receipt.resources)
+            assert secret.keys() == {"apiVersion", "kind", "metadata", "type", "data"}
+            assert secret["data"].keys() == {"ca.crt", "tls.crt", "tls.key"}
+            noted = secret["metadata"].pop("annotations", {})
+            assert noted == (annotations(_OWN.server) if receipt.own_key else {})
+            assert secret["metadata"] == {"name": "lab"}
+            assert 1 <= len(made) <= MOST_ENDPOINTS
+            for link in made:
+                assert link.keys() == {"apiVersion", "kind", "metadata", "spec"}
+                assert link["metadata"].keys() == {"name"}
+                assert link["metadata"]["name"].startswith("lab")
+                assert 1 <= len(link["spec"]["endpoints"]) <= MOST_ENDPOINTS
+    try:
+        asked = json.loads(content)
+    except (ValueError, RecursionError):
+        return
+    with contextlib.suppress(Invalid):
+        renewed = read_renewal(asked, key_pem=MINTED.key_pem)
+        assert renewed.server.url.strip().lower().startswith("https://")  # sent to nowhere else
+        assert renewed.key_pem == MINTED.key_pem

@@ -5,6 +5,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from app import in_cluster, settings
 from app.domain.exposure import Way
@@ -13,6 +14,7 @@ from app.home import open_home
 from app.in_cluster import InCluster, connecting, exposing
 from app.kube.controller import Controller
 from app.kube.resources import Key
+from app.metrics import Metrics
 from app.services.serving import Keeper
 from tests.kube.api_server import FakeKube
 
@@ -22,6 +24,10 @@ IN_CLUSTER = {
     "GRANTSERVER_EXPOSURE_NAME": "grants/way-in",
 }
 URL = {"GRANTSERVER_REACH_URL": "https://grants.example"}
+
+
+def some_metrics() -> Metrics:
+    return Metrics(CollectorRegistry(), version="1", count_grants=dict)
 
 
 def test_without_a_url_the_cluster_says_which_way_in_there_is() -> None:
@@ -61,12 +67,13 @@ def test_a_url_that_was_set_is_set_also_where_it_is_the_one_for_trying_out() -> 
 
 
 def test_tokens_are_redeemed_where_it_is_asked_for() -> None:
-    assert connecting(settings.load(IN_CLUSTER)) is None
+    assert connecting(settings.load(IN_CLUSTER), some_metrics()) is None
     for told, expected in (("east,north", ("east", "north")), ("*", None)):
         environment = {"GRANTSERVER_KUBERNETES_TOKEN_NAMESPACES": told}
-        found = connecting(settings.load(environment))
+        found = connecting(settings.load(environment), metrics := some_metrics())
         assert found is not None
         assert found.namespaces == expected
+        assert found.metrics is metrics
 
 
 @pytest.mark.parametrize(("served", "redeemed"), [("west", ""), ("", "east"), ("west", "east")])
@@ -82,7 +89,7 @@ def test_a_way_in_is_made_for_those_who_are_listened_to_only(
     home = open_home(settings.load(told))
 
     async def controller() -> Controller:
-        cluster = await InCluster.open(home, _no_keeper())
+        cluster = await InCluster.open(home, _no_keeper(), some_metrics())
         try:
             return cluster._controller()
         finally:
@@ -107,7 +114,7 @@ def test_a_kubeconfig_that_is_none_is_said_before_the_server_starts(tmp_path: Pa
     home = open_home(settings.load(IN_CLUSTER | told))
     try:
         with pytest.raises(Misconfigured, match="Kubernetes: the credentials cannot be used"):
-            asyncio.run(InCluster.open(home, _no_keeper()))
+            asyncio.run(InCluster.open(home, _no_keeper(), some_metrics()))
     finally:
         home.database.close()
 
@@ -140,7 +147,7 @@ def test_a_controller_that_ends_is_begun_again(
     home = open_home(settings.load(IN_CLUSTER | told))
 
     async def main() -> None:
-        task = asyncio.create_task((await InCluster.open(home, _no_keeper())).run())
+        task = asyncio.create_task((await InCluster.open(home, _no_keeper(), some_metrics())).run())
         async with asyncio.timeout(20):
             await again.wait()
         assert not task.done()

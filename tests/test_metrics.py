@@ -12,7 +12,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.domain.grants import State
 from app.domain.self_check import Outcome
 from app.errors import Lack, Reason, Unavailable
-from app.metrics import WORKERS_DIR, Certificate, Metrics, Pruned, Trouble, catalog
+from app.metrics import (
+    WORKERS_DIR,
+    Certificate,
+    Metrics,
+    Pruned,
+    Redeeming,
+    Renewing,
+    Trouble,
+    catalog,
+)
 
 
 class Server:
@@ -306,3 +315,32 @@ def test_both_expositions_can_be_made_of_what_workers_count() -> None:
     text = encode(server.registry).decode()
     families = openmetrics.text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
     assert "grantserver_redemptions" in {family.name for family in families}
+
+
+def test_what_the_connecting_side_does_is_counted_by_outcome_from_the_start() -> None:
+    server = Server()
+    tokens, renewals = (
+        "grantserver_access_token_attempts_total",
+        "grantserver_link_renewal_attempts_total",
+    )
+    for redeeming in Redeeming:
+        assert server.value(tokens, outcome=redeeming.value) == 0
+        server.metrics.token_tried(redeeming)
+        assert server.value(tokens, outcome=redeeming.value) == 1
+    for renewing in Renewing:
+        assert server.value(renewals, outcome=renewing.value) == 0
+        server.metrics.link_tried(renewing)
+        assert server.value(renewals, outcome=renewing.value) == 1
+
+
+def test_tokens_that_wait_and_the_first_certificate_to_end_are_shown() -> None:
+    server = Server()
+    name = "grantserver_link_certificates_soonest_expiry_timestamp_seconds"
+    assert server.value("grantserver_access_tokens_waiting") == 0
+    assert isnan(server.value(name) or 0.0)
+    server.metrics.tokens_waiting(3)
+    server.metrics.links_end(1_790_000_000)
+    assert server.value("grantserver_access_tokens_waiting") == 3
+    assert server.value(name) == 1_790_000_000
+    server.metrics.links_end(None)
+    assert isnan(server.value(name) or 0.0)

@@ -19,7 +19,7 @@ from app.cli.redeeming import COUNTED
 from app.crypto import keys
 from app.domain.certificates import KeyType
 from app.domain.receipts import Receipt
-from app.errors import GrantServerError, Invalid
+from app.errors import GrantServerError
 
 if TYPE_CHECKING:
     from app.kube.links import Place
@@ -125,19 +125,10 @@ class InNamespace:
         await self.place.check(self.name)
         if not self.own_key:
             return b""
-        found = await self.place.secret(self.name)
-        if found is not None:
-            kept = content(found, "tls.key")
-            with contextlib.suppress(Invalid):
-                keys.load_private_key(kept)
-                return kept
-        key_pem = new_key()
-        made = await self.place.put_secret(
-            self.name, {"tls.crt": b"", "tls.key": key_pem, "ca.crt": b""}, {}
-        )
-        if found is None:
-            self._made = made["metadata"]["uid"]
-        return key_pem
+        kept, made = await self.place.keep_key(self.name, new_key())
+        if made:
+            self._made = kept["metadata"]["uid"]
+        return content(kept, "tls.key")
 
     async def store(self, receipt: Receipt, summary: str) -> None:
         """Have the Secret and the Links there as they came."""

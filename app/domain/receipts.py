@@ -9,11 +9,12 @@ import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
-from app.domain.link_secrets import SERVER_CA, SERVER_URL, Server, annotations
+from app.domain.link_secrets import Server, annotations
 from app.domain.names import is_object_name
-from app.domain.sites import HIGHEST_PORT, Role, check_host
+from app.domain.sites import HIGHEST_PORT, MOST_ENDPOINTS, Role, check_host
 from app.domain.yaml_documents import read_all, write
 from app.errors import Invalid
 
@@ -21,6 +22,7 @@ _FIELD: Final = "answer"
 _CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
 _KEY: Final = b"PRIVATE KEY-----"
 _DATA: Final = {"ca.crt": _CERTIFICATE, "tls.crt": _CERTIFICATE, "tls.key": _KEY}
+_MOST_DOCUMENTS: Final = 1 + MOST_ENDPOINTS  # the Secret, and a Link for each group of endpoints
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _NOT_SET: Final = ("namespace", "uid", "resourceVersion")  # a site stores it where it will
 
@@ -62,11 +64,12 @@ def read_receipt(body: bytes, *, name: str, cost: int, own: Own | None = None) -
     """Read and check the answer to a claim for `name`; a `cost` above 0 is put into each Link.
 
     `own` is what the claim was sent with, if it was. Whether the certificate is for that key is
-    not judged here. Fields that are not known are kept. Raises Invalid("answer", …), saying what
-    is odd, also when the answer is cut off: a Secret without Links is of no use to anybody.
+    not judged here. Of the metadata only the name is taken over, and of a Secret only what a site
+    needs; what is not known in the spec of a Link is kept. Raises Invalid("answer", …), saying
+    what is odd, also when the answer is cut off: a Secret without Links is of no use to anybody.
     """
     try:
-        documents = read_all(_FIELD, body.decode())
+        documents = read_all(_FIELD, body.decode(), most=_MOST_DOCUMENTS)
     except UnicodeDecodeError:
         raise Invalid(_FIELD, "it is not a text in UTF-8") from None
     if not documents:
@@ -76,15 +79,18 @@ def read_receipt(body: bytes, *, name: str, cost: int, own: Own | None = None) -
     if own is not None and own_key:
         secret["data"]["tls.key"] = base64.b64encode(own.key_pem).decode()
     certificate_pem = _check_secret(secret, name)
-    _note(secret, annotations(own.server) if own is not None and own_key else {})
     if not links:
         raise Invalid(_FIELD, "it holds no Link")
-    resources = [Resource(kind="Secret", name=name, text=write(secret))]
+    noted = annotations(own.server) if own is not None and own_key else {}
+    made = _head(secret, {"annotations": noted} if noted else {})
+    made |= {"type": secret["type"], "data": {entry: secret["data"][entry] for entry in _DATA}}
+    resources = [Resource(kind="Secret", name=name, text=write(made))]
     for link in links:
         link_name = _check_link(link, name)
         if cost > 0:
             link["spec"]["cost"] = cost
-        resources.append(Resource(kind="Link", name=link_name, text=write(link)))
+        made = _head(link) | {"spec": link["spec"]}
+        resources.append(Resource(kind="Link", name=link_name, text=write(made)))
     if len({resource.name for resource in resources[1:]}) < len(links):
         raise Invalid(_FIELD, "two Links have the same name")
     return Receipt(resources=tuple(resources), certificate_pem=certificate_pem, own_key=own_key)
@@ -95,19 +101,16 @@ def _has_no_key(secret: Any) -> bool:
     return isinstance(data, Mapping) and "tls.key" not in data
 
 
-def _note(secret: Any, notes: Mapping[str, str]) -> None:
-    """Have these notes of ours on a Secret, and none that it may have come with."""
-    metadata = secret["metadata"]
-    others = metadata.get("annotations")
-    if others is not None and not isinstance(others, Mapping):
-        raise Invalid(_FIELD, "the annotations of the Secret are none")
-    others = {
-        name: value for name, value in (others or {}).items() if name not in (SERVER_URL, SERVER_CA)
+def _head(document: Any, metadata: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """Give what a resource begins with, and nothing of the metadata that it came with.
+
+    An owner, a finalizer, a label or an annotation of a stranger would have others act on it.
+    """
+    return {
+        "apiVersion": document["apiVersion"],
+        "kind": document["kind"],
+        "metadata": {"name": document["metadata"]["name"], **metadata},
     }
-    if others or notes:
-        metadata["annotations"] = {**others, **notes}
-    else:
-        metadata.pop("annotations", None)
 
 
 def _check_secret(secret: Any, name: str) -> bytes:
@@ -146,6 +149,8 @@ def _check_link(link: Any, credentials: str) -> str:
     endpoints = spec.get("endpoints")
     if not isinstance(endpoints, list) or not endpoints:
         raise Invalid(_FIELD, "a Link has no endpoints")
+    if len(endpoints) > MOST_ENDPOINTS:
+        raise Invalid(_FIELD, f"a Link has more than {MOST_ENDPOINTS} endpoints")
     for endpoint in endpoints:
         if problem := _odd_endpoint(endpoint):
             raise Invalid(_FIELD, problem)

@@ -21,6 +21,7 @@ from app.kube.renewals import Renewals, kept_of_secret
 from app.kube.resources import ACCESS_TOKENS, SECRETS, SITES, Key, Object, Resource
 from app.kube.sites import kept as kept_of_site
 from app.kube.tokens import AccessTokens
+from app.metrics import Metrics
 
 _BACKOFF: Final = Backoff(base_seconds=0.05, most_seconds=5.0)
 """For what the API server did not let us do; how often others are asked is decided elsewhere."""
@@ -39,6 +40,7 @@ class Connecting:
     clock: Callable[[], int]
     monotonic: Callable[[], float]
     random_bytes: Callable[[int], bytes]
+    metrics: Metrics | None = None
 
     async def run(self, kube: Kube, recorder: Recorder, *, pace: Pace, log: BoundLogger) -> None:
         """Do it during one time of leading, until cancelled."""
@@ -52,6 +54,7 @@ class _Term:
         self, connecting: Connecting, kube: Kube, recorder: Recorder, pace: Pace, log: BoundLogger
     ) -> None:
         self._namespaces = connecting.namespaces
+        self._metrics = connecting.metrics
         self._random_bytes = connecting.random_bytes
         self._log = log
         chance = connecting.random_bytes
@@ -79,12 +82,14 @@ class _Term:
             monotonic=connecting.monotonic,
             random_bytes=chance,
             log=log,
+            metrics=connecting.metrics,
         )
         self._renewing = Renewals(
             *(kube, secrets, recorder),
             clock=connecting.clock,
             random_bytes=chance,
             log=log,
+            metrics=connecting.metrics,
         )
         self._to_redeem = self._queue(self._redeem)
         self._to_renew = self._queue(self._renewing.renew)
@@ -112,6 +117,9 @@ class _Term:
                     group.create_task(self._begin(scope))
         finally:
             await asyncio.gather(self._to_redeem.stop(), self._to_renew.stop())
+            if self._metrics is not None:  # it is for the next one that leads to tell
+                self._metrics.tokens_waiting(0)
+                self._metrics.links_end(None)
 
     async def _begin(self, scope: str | None) -> None:
         """Look at the tokens of one namespace, or of all (None), when all of it is known."""

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from app.crypto import keys
 from app.domain.receipts import Resource as Received
 from app.domain.yaml_documents import read_all
-from app.errors import Conflict, Missing, Unavailable
+from app.errors import Conflict, Invalid, Missing, Unavailable
 from app.kube import sites
 from app.kube.applier import difference
 from app.kube.client import Kube
@@ -109,6 +110,45 @@ class Place:
         }
         return await self._put(SECRETS, wanted)
 
+    async def keep_key(self, name: str, key_pem: bytes) -> tuple[Object, bool]:
+        """Have our Secret with a key to ask with: `key_pem`, unless one is there for this token.
+
+        Gives the Secret as it is then, with the key that counts, and whether it was made now. Of
+        two that redeem one token, also in two processes, both ask with the key of the one that was
+        first, and get the same answer.
+        """
+        data = encoded({"tls.crt": b"", "tls.key": key_pem})
+        wanted = self._marked({"metadata": {"name": name}, "type": TLS, "data": data})
+        for _ in range(_TRIES):
+            found = await self.secret(name)
+            try:
+                if found is None:
+                    return await self.kube.create(SECRETS, wanted, self.namespace), True
+                if self._has_usable_key(found):
+                    return found, False
+                version = {"resourceVersion": found["metadata"]["resourceVersion"]}
+                change = _change(found, wanted)
+                change["metadata"] = change.get("metadata", {}) | version
+                return await self.kube.patch(SECRETS, name, self.namespace, change), False
+            except Conflict:
+                continue  # somebody was faster, whose key counts if it is ours
+        raise _changing(SECRETS, name, self.namespace)
+
+    async def drop_key(self, name: str, key_pem: bytes) -> None:
+        """Delete our Secret if there is nothing in it but this key, with which no answer came."""
+        found = await self.secret(name)
+        if (
+            found is None
+            or content(found, "tls.crt")
+            or content(found, "tls.key") != key_pem
+            or found["metadata"]["labels"][MARK] != self.mark
+        ):
+            return
+        seen = found["metadata"]
+        await self.kube.delete(
+            SECRETS, name, self.namespace, uid=seen["uid"], version=seen["resourceVersion"]
+        )
+
     async def put(self, wanted: Object) -> Object:
         """Have a Secret or a Link as it came with an answer; gives what is there."""
         return await self._put(SECRETS if wanted.get("kind") == SECRETS.kind else LINKS, wanted)
@@ -137,6 +177,25 @@ class Place:
         begun = found["kind"] == SECRETS.kind and not content(found, "tls.crt")
         return mark == self.mark or (mark is not None and begun)
 
+    def _has_usable_key(self, found: Object) -> bool:
+        """Tell whether our Secret has a key to go on with; one without is made anew.
+
+        With what is no key nobody can have asked, so that nothing is lost with it. But where there
+        is a certificate as well, somebody has changed what a link may stand on: raises Invalid.
+        """
+        kept = content(found, "tls.key")
+        if found["metadata"]["labels"][MARK] != self.mark or not kept:
+            return False
+        try:
+            keys.load_private_key(kept)
+        except Invalid as error:
+            if not content(found, "tls.crt"):
+                return False
+            name = found["metadata"]["name"]
+            what = "has a tls.key that is no private key; delete it, and it is made anew"
+            raise Invalid("secret", f'{SECRETS} "{name}" {what}') from error
+        return True
+
     async def _put(self, resource: Resource, wanted: Object) -> Object:
         wanted = self._marked(wanted)
         name = wanted["metadata"]["name"]
@@ -153,7 +212,7 @@ class Place:
                 return await self.kube.patch(resource, name, self.namespace, change)
             except Conflict:
                 continue  # somebody was faster, and it may be ours now
-        raise Unavailable(f'{resource} "{name}" in namespace {self.namespace} changes all the time')
+        raise _changing(resource, name, self.namespace)
 
     def _marked(self, wanted: Object) -> Object:
         site = self.site["metadata"]
@@ -173,6 +232,10 @@ class Place:
         return {part: one for part, one in wanted.items() if part != "status"} | {
             "metadata": metadata
         }
+
+
+def _changing(resource: Resource, name: str, namespace: str) -> Unavailable:
+    return Unavailable(f'{resource} "{name}" in namespace {namespace} changes all the time')
 
 
 def document(received: Received) -> Object:

@@ -29,6 +29,7 @@ from app.kube.informer import Informer
 from app.kube.links import replace_data
 from app.kube.recorder import Importance, Recorder
 from app.kube.resources import SECRETS, Key, Object
+from app.metrics import Metrics, Renewing
 from app.services import renewing
 from app.services.renewing import Certificate
 
@@ -101,8 +102,11 @@ class Renewals:
         clock: Callable[[], int],
         random_bytes: Callable[[int], bytes],
         log: BoundLogger,
+        metrics: Metrics | None = None,
     ) -> None:
         self._kube = kube
+        self._metrics = metrics
+        self._ends: dict[Key, int] = {}
         self._secrets = secrets
         self._recorder = recorder
         self._clock = clock
@@ -119,6 +123,7 @@ class Renewals:
         seen = self._secrets.get(key)
         if seen is None or not seen["metadata"]["annotations"][SERVER_URL]:
             self._tried.pop(key, None)
+            self._note_end(key, None)
             return None
         try:
             found = await self._kube.get(SECRETS, key.name, key.namespace)
@@ -129,6 +134,7 @@ class Renewals:
         except Invalid as error:
             self._tell(found, error.why)
             return None  # until somebody changes it
+        self._note_end(key, certificate.not_after)
         now = self._clock()
         tried = self._tried.get(key)
         if tried is not None and tried.fingerprint != certificate.fingerprint:
@@ -144,6 +150,8 @@ class Renewals:
         try:
             renewed = await renew_secret(self._kube, found, random_bytes=self._random_bytes)
         except (Refused, Invalid, Unavailable) as error:
+            later = isinstance(error, Unavailable)
+            self._count(Renewing.UNAVAILABLE if later else Renewing.REFUSED)
             failures = 1 if tried is None else tried.failures + 1
             pause = self._pause(error, failures, certificate)
             why = str(error)
@@ -156,7 +164,9 @@ class Renewals:
             if tried is None or tried.why != why:
                 self._tell(found, why)
             return pause
+        self._count(Renewing.RENEWED)
         new = renewing.look_at(renewed.certificate_pem)
+        self._note_end(key, new.not_after)
         # Clocks that differ, or the end of an authority, may have made it old already.
         soonest = self._clock() + _LEAST_SECONDS
         self._tried[key] = _Tried(fingerprint=new.fingerprint, due=max(new.due_at, soonest))
@@ -164,6 +174,21 @@ class Renewals:
         self._log.info("renewed", secret=str(key), until=until)
         self._recorder.tell(SECRETS, found, "Renewed", f"The certificate is good until {until}")
         return None  # the change is on its way to us
+
+    def _count(self, outcome: Renewing) -> None:
+        if self._metrics is not None:
+            self._metrics.link_tried(outcome)
+
+    def _note_end(self, key: Key, at: int | None) -> None:
+        """Note when the certificate in a Secret ends, and tell which is the first to do so."""
+        if at == self._ends.get(key):
+            return
+        if at is None:
+            del self._ends[key]
+        else:
+            self._ends[key] = at
+        if self._metrics is not None:
+            self._metrics.links_end(min(self._ends.values(), default=None))
 
     def _pause(self, error: Exception, failures: int, certificate: Certificate) -> float:
         if not isinstance(error, Unavailable):

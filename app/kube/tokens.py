@@ -8,6 +8,7 @@ with which the same claim gets the same answer again, or the answer.
 import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from math import inf
@@ -26,12 +27,13 @@ from app.kube.applier import write_status
 from app.kube.backoff import Backoff, chance
 from app.kube.client import Kube
 from app.kube.informer import Informer
-from app.kube.links import MARK, Place, content, document
+from app.kube.links import Place, content, document
 from app.kube.recorder import Importance, Recorder
 from app.kube.resources import ACCESS_TOKENS, SECRETS, Key, Object, key_of
 from app.kube.sites import oldest
 from app.kube.threads import in_thread
 from app.kube.token_standing import OK
+from app.metrics import Metrics, Redeeming
 
 ANSWERED: Final = "grantserver/links"
 """The annotation of the Secret with the Links that came with it, as JSON: they are made from it.
@@ -82,8 +84,11 @@ class AccessTokens:
         monotonic: Callable[[], float],
         random_bytes: Callable[[int], bytes],
         log: BoundLogger,
+        metrics: Metrics | None = None,
     ) -> None:
         self._kube = kube
+        self._metrics = metrics
+        self._waiting: set[Key] = set()
         self._tokens = tokens
         self._sites = sites
         self._recorder = recorder
@@ -109,6 +114,12 @@ class AccessTokens:
         Raises Unavailable when the API server does not serve us, Conflict when the resource has
         changed meanwhile: then it is to be done again, and what was redeemed stays so.
         """
+        try:
+            return await self._reconcile(key)
+        finally:
+            self._count_waiting(key)
+
+    async def _reconcile(self, key: Key) -> float | None:
         found = self._tokens.get(key)
         if found is None or found["metadata"].get("deletionTimestamp"):
             self._forget(key)
@@ -133,13 +144,28 @@ class AccessTokens:
                 return None  # by the status that another replica has left
             self._forget(key)
             tried = self._tried[key] = _Tried(token=token, message="", due=0.0)
+            self._count_waiting(key)
         if self._monotonic() >= tried.due:
             place = Place(kube=self._kube, namespace=key.namespace, site=site, mark=metadata["uid"])
             message = await self._redeem(key, _read(found, site), place)
+            if message is None:
+                return 0.0  # for the one that has taken its place
+            if self._metrics is not None:
+                self._metrics.token_tried(_outcome(message))
             tried = self._tried[key] = self._after(tried, message)
         # Also what an earlier turn has found out, and could not write.
         await self._show(found, tried.message, redeemed=tried.message == OK)
         return None if tried.due == inf else max(0.0, tried.due - self._monotonic())
+
+    def _count_waiting(self, key: Key) -> None:
+        """Tell how many are waiting, now that something is new about one."""
+        tried = self._tried.get(key)
+        if tried is None or tried.due == inf:
+            self._waiting.discard(key)
+        else:
+            self._waiting.add(key)
+        if self._metrics is not None:
+            self._metrics.tokens_waiting(len(self._waiting))
 
     def _forget(self, key: Key) -> None:
         self._tried.pop(key, None)
@@ -155,8 +181,12 @@ class AccessTokens:
         due = self._monotonic() + pause
         return replace(tried, message=message, failures=failures, due=due)
 
-    async def _redeem(self, key: Key, wanted: _Wanted, place: Place) -> str:
-        """Do what is left to be done for a token, and say how that went."""
+    async def _redeem(self, key: Key, wanted: _Wanted, place: Place) -> str | None:
+        """Do what is left to be done for a token, and say how that went.
+
+        None when another token of the name has taken its place meanwhile: then nothing is stored
+        that would be in the way of that.
+        """
         try:
             outbound.check(wanted.url, wanted.ca_pem)
         except Invalid as error:
@@ -165,7 +195,9 @@ class AccessTokens:
             secret = await place.secret(wanted.name)
             links = _links_of(secret, wanted.url)
             if links is None:
-                found = self._answers.get(key) or await self._ask(wanted, place, secret)
+                found = self._answers.get(key) or await self._ask(wanted, place)
+                if self._is_replaced(key, place.mark):
+                    return None
                 if isinstance(found, str):
                     return found
                 self._answers[key] = found  # nobody is asked again because we cannot write
@@ -184,7 +216,11 @@ class AccessTokens:
             return _here(error, token_standing.link_not_stored)
         return OK
 
-    async def _ask(self, wanted: _Wanted, place: Place, secret: Object | None) -> Object | str:
+    def _is_replaced(self, key: Key, uid: str) -> bool:
+        seen = self._tokens.get(key)
+        return seen is not None and seen["metadata"]["uid"] != uid
+
+    async def _ask(self, wanted: _Wanted, place: Place) -> Object | str:
         """Redeem; gives the Secret, with the Links noted on it, or says what went wrong.
 
         Raises Conflict, Invalid and Unavailable while the Secret cannot be made ready for it.
@@ -193,12 +229,8 @@ class AccessTokens:
             await place.link(wanted.name)
         except Conflict as error:
             return token_standing.link_not_stored(error)
-        key_pem = b""
-        if secret is not None and secret["metadata"]["labels"][MARK] == place.mark:
-            key_pem = content(secret, "tls.key")
-        if not key_pem:
-            key_pem = keys.make_pair(KeyType.P256).private_pem
-            await place.put_secret(wanted.name, {"tls.crt": b"", "tls.key": key_pem}, {})
+        kept, _ = await place.keep_key(wanted.name, keys.make_pair(KeyType.P256).private_pem)
+        key_pem = content(kept, "tls.key")
         own = Own(key_pem=key_pem, server=server_of(wanted.url, wanted.ca_pem.decode()))
         try:
             answer = await outbound.post_code(
@@ -212,22 +244,16 @@ class AccessTokens:
         except (Invalid, Unavailable) as error:
             return token_standing.no_answer(wanted.url, error)
         if answer.status != HTTPStatus.OK:
-            return token_standing.not_a_success(answer)
+            message = token_standing.not_a_success(answer)
+            if token_standing.is_final(message):
+                with suppress(Conflict, Missing, Unavailable):  # it stays, without a certificate
+                    await place.drop_key(wanted.name, key_pem)
+            return message
         try:
             # In a thread: a stranger wrote it, and may have written what is slow to read.
-            receipt = await in_thread(
-                lambda: read_receipt(answer.body, name=wanted.name, cost=wanted.cost, own=own)
-            )
-            if receipt.own_key:
-                chains.check_pair(receipt.certificate_pem, key_pem)
-            found, *links = map(document, receipt.resources)
-            json.dumps(found, allow_nan=False)  # YAML knows more than JSON, which is sent
-            noted = json.dumps({"url": wanted.url, "links": links}, allow_nan=False)
+            return await in_thread(_received, answer.body, wanted, own)
         except (Invalid, TypeError, ValueError, RecursionError):
             return token_standing.UNDECODABLE
-        annotations = found["metadata"].get("annotations") or {}
-        found["metadata"]["annotations"] = {**annotations, ANSWERED: noted}
-        return found
 
     async def _is_for_a_deleted_site(self, found: Object, site: Object | None) -> bool:
         """Tell whether the Site that a token was redeemed for is gone."""
@@ -293,6 +319,31 @@ def _read(found: Object, site: Object) -> _Wanted:
         ca_pem=str(spec.get("ca") or "").encode(errors="replace"),
         cost=cost if isinstance(cost, int) else 0,
     )
+
+
+def _outcome(message: str) -> Redeeming:
+    if message == OK:
+        return Redeeming.REDEEMED
+    if token_standing.is_final(message):
+        return Redeeming.REFUSED
+    far = token_standing.is_of_the_far_side(message)
+    return Redeeming.UNAVAILABLE if far else Redeeming.NOT_STORED
+
+
+def _received(body: bytes, wanted: _Wanted, own: Own) -> Object:
+    """Read an answer; gives the Secret, with the Links noted on it.
+
+    Raises Invalid, and what the encoder of JSON does: YAML knows more than JSON, which is sent.
+    """
+    receipt = read_receipt(body, name=wanted.name, cost=wanted.cost, own=own)
+    if receipt.own_key:
+        chains.check_pair(receipt.certificate_pem, own.key_pem)
+    found, *links = map(document, receipt.resources)
+    json.dumps(found, allow_nan=False)
+    noted = json.dumps({"url": wanted.url, "links": links}, allow_nan=False)
+    annotations = found["metadata"].get("annotations") or {}
+    found["metadata"]["annotations"] = {**annotations, ANSWERED: noted}
+    return found
 
 
 def _links_of(secret: Object | None, url: str) -> Sequence[Object] | None:

@@ -58,6 +58,9 @@ def test_a_server_with_these_rights_redeems_and_renews_and_needs_them_all(
         redeemed(kube)
         renewed(kube)
         assert kube.until(lambda: bool(kube.requests.of(verb="patch", resource="events")))
+        far.answers.append(refusal(404, "No such claim"))
+        kube.create(far.token("over"))  # of which nothing is left
+        assert kube.until(lambda: bool(kube.requests.of(verb="delete", resource="secrets")))
     asked = kube.requests.of(user=ACCOUNT)
     assert [one for one in asked if one.code == 403] == []
     used = {one.rule for one in asked if one.namespace == EAST}

@@ -2,6 +2,7 @@ import base64
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
@@ -90,9 +91,9 @@ def test_our_own_answer_is_read_as_it_was_written() -> None:
         ("Link", "lab-1"),
         ("Link", "lab-2"),
     ]
-    yaml = YAML(typ="safe")
-    again = [yaml.load(one.text) for one in receipt.resources]
-    assert again == list(yaml.load_all(body.decode()))
+    reader = YAML(typ="safe")
+    again = [reader.load(one.text) for one in receipt.resources]
+    assert again == list(reader.load_all(body.decode()))
 
 
 def test_a_cost_of_the_token_is_put_into_every_link() -> None:
@@ -102,14 +103,13 @@ def test_a_cost_of_the_token_is_put_into_every_link() -> None:
     assert "cost: 5\n" in receipt.resources[1].text
 
 
-def test_what_skupper_writes_besides_is_kept_and_ports_become_texts() -> None:
+def test_what_is_in_the_spec_besides_is_kept_and_ports_become_texts() -> None:
     body = an_answer(
-        metadata={"creationTimestamp": None, "labels": {"a": "y"}},
+        metadata={"creationTimestamp": None},
         spec={"settings": {"since": "2026-01-01"}},
         endpoint={"port": 55671},
     )
     text = read_receipt(body, name="lab", cost=0).resources[1].text
-    assert 'a: "y"' in text
     assert 'since: "2026-01-01"' in text
     assert 'port: "55671"' in text
 
@@ -217,13 +217,13 @@ def test_a_key_of_our_own_is_put_to_its_certificate_with_where_to_renew_it() -> 
 
 def test_a_server_that_has_made_a_key_is_taken_at_its_word() -> None:
     """Any other than ours ignores the request; what it cannot renew must not say otherwise."""
-    notes = {"grantserver/server-url": "https://evil.example.com", "theirs": "stays"}
+    notes = {"grantserver/server-url": "https://evil.example.com", "theirs": "goes"}
     body = an_answer(secret={"metadata": {"name": "lab", "annotations": notes}})
     receipt = read_receipt(body, name="lab", cost=0, own=OWN)
     assert not receipt.own_key
     secret = YAML(typ="safe").load(receipt.resources[0].text)
     assert base64.b64decode(secret["data"]["tls.key"]) == a_minted().key_pem
-    assert secret["metadata"]["annotations"] == {"theirs": "stays"}
+    assert secret["metadata"] == {"name": "lab"}
     plain = read_receipt(an_answer(), name="lab", cost=0)
     assert read_receipt(an_answer(), name="lab", cost=0, own=OWN) == plain
     assert "annotations" not in plain.resources[0].text
@@ -233,10 +233,58 @@ def test_an_answer_without_a_key_is_odd_where_no_request_was_sent() -> None:
     assert "tls.key" in refused(without_a_key())
 
 
+FOREIGN: dict[str, Any] = {
+    "finalizers": ["example.com/held"],
+    "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u"}],
+    "labels": {"skupper.io/type": "connection-token"},
+    "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "{}"},
+    "generateName": "x",
+}
+
+
+@pytest.mark.parametrize("own", [None, OWN])
+def test_nothing_of_the_metadata_but_the_name_is_taken_over(own: Own | None) -> None:
+    body = an_answer(
+        secret={
+            "metadata": {"name": "lab", **FOREIGN},
+            "immutable": True,
+            "data": {**next(yaml.safe_load_all(an_answer()))["data"], "connect.json": "e30="},
+        },
+        metadata=FOREIGN,
+    )
+    secret, link = (
+        yaml.safe_load(one.text)
+        for one in read_receipt(body, name="lab", cost=0, own=own).resources
+    )
+    assert secret["metadata"] == link["metadata"] == {"name": "lab"}
+    assert secret.keys() == {"apiVersion", "kind", "metadata", "type", "data"}
+    assert secret["data"].keys() == {"ca.crt", "tls.crt", "tls.key"}
+    assert link.keys() == {"apiVersion", "kind", "metadata", "spec"}
+
+
 @pytest.mark.parametrize("notes", ["x", [], 7])
-def test_odd_annotations_are_refused(notes: Any) -> None:
+def test_odd_annotations_are_left_out(notes: Any) -> None:
     body = an_answer(secret={"metadata": {"name": "lab", "annotations": notes}})
-    assert "annotations" in refused(body)
+    assert read_receipt(body, name="lab", cost=0) == read_receipt(an_answer(), name="lab", cost=0)
+
+
+def test_an_answer_with_more_links_than_a_site_has_endpoints_is_refused() -> None:
+    assert "not YAML, or not of a sensible kind" in refused(an_answer(links=257))
+    assert "same name" in refused(an_answer(links=256))
+
+
+def test_an_answer_of_very_many_parts_is_refused() -> None:
+    assert "not of a sensible kind" in refused(an_answer(spec={"odd": [1] * 17_000}))
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_link_has_as_many_endpoints_as_a_site_at_most(more: int) -> None:
+    one = {"name": "edge", "host": "west", "port": "1", "group": "g"}
+    body = an_answer(spec={"endpoints": [one] * (256 + more)})
+    if more:
+        assert "more than 256 endpoints" in refused(body)
+    else:
+        read_receipt(body, name="lab", cost=0)
 
 
 @given(st.binary(max_size=200))

@@ -1,10 +1,14 @@
+import importlib.util
+from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+from app.domain import yaml_documents
 from app.domain.yaml_documents import read_all, write
 from app.errors import Invalid
 
@@ -108,3 +112,67 @@ def test_no_text_whatever_leads_to_another_error(text: str) -> None:
         read_all("x", text, as_text=True)
     except Invalid:
         pass
+
+
+DEEP = ["[" * 65, "- " * 65 + "x", "? " * 65 + "x", "[" * 98_000, "- " * 49_000, "{a: " * 24_000]
+
+
+@pytest.mark.parametrize("text", DEEP)
+def test_what_is_nested_deeply_is_refused_before_anything_is_made_of_it(text: str) -> None:
+    with pytest.raises(Invalid, match="not of a sensible kind"):
+        read_all("answer", text)
+
+
+def test_what_people_nest_is_read() -> None:
+    (document,) = read_all("answer", "[" * 64 + "]" * 64)
+    assert write(document)
+
+
+def test_of_a_stream_no_more_documents_are_read_than_there_may_be() -> None:
+    assert read_all("answer", "--- a\n" * 3, most=3) == ["a", "a", "a"]
+    for text in ("--- a\n" * 4, "---\n" * 4, "--- a\n" * 3 + "--- [\n"):
+        with pytest.raises(Invalid, match="not of a sensible kind"):
+            read_all("answer", text, most=3)
+
+
+SAME = [
+    "a: 1\na: 2\n",
+    "a: &x 1\n",
+    "<<: {a: 1}\nb: 2\n",
+    "!!bool x",
+    "\t- a",
+    "%YAML 1.2\n--- a",
+    '"\\ud800"',
+    "a: 'b\n\n c'",
+    "? [a]\n: b\n",
+    "{a, b: }",
+    "- !!set {a}",
+    "2026-01-01",
+    "0o17",
+    "1:30",
+    "\ufeffa: b\n",
+    "a: |\n  x\n",
+    "\x85a: b\n",
+    "a: b: c",
+    "@a",
+    "!!binary x",
+    "[a]: b",
+    "!!python/name:x y",
+]
+
+
+@pytest.mark.parametrize("text", SAME)
+def test_without_libyaml_the_same_is_read(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(module: ModuleType) -> object:
+        try:
+            return module.read_all("answer", text)
+        except Invalid as error:
+            return error.field
+
+    monkeypatch.delattr(yaml, "CSafeLoader", raising=False)
+    spec = importlib.util.find_spec(yaml_documents.__name__)
+    assert spec is not None
+    assert spec.loader is not None
+    pure = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pure)
+    assert found(pure) == found(yaml_documents)

@@ -86,6 +86,14 @@ def test_damaged_yaml_is_read_whole_or_refused(content: bytes) -> None:
     texts.check_foreign_yaml(content)
 
 
+@settings(deadline=None, max_examples=60)
+@given(texts.FAR_ANSWERS.strategy())
+def test_damaged_answers_of_a_far_server_bring_nothing_that_was_not_asked_for(
+    content: bytes,
+) -> None:
+    texts.check_far_answer(content)
+
+
 @pytest.mark.parametrize("trap", texts.TRAPS)
 def test_what_some_yaml_takes_for_something_else_comes_back_as_it_was(trap: str) -> None:
     texts.check_shown((trap, trap, trap, trap))

@@ -12,6 +12,7 @@ from app.kube.connecting import Connecting
 from app.kube.informer import Pace
 from app.kube.links import MARK
 from app.kube.recorder import Recorder
+from app.metrics import Metrics
 from tests.kube.api_server import Kube, Object
 from tests.kube.clients import LOG, QUICK
 from tests.kube.objects import a_site
@@ -28,7 +29,7 @@ RULES: Final[Sequence[Object]] = (
     {
         "apiGroups": [""],
         "resources": ["secrets"],
-        "verbs": ["get", "list", "watch", "create", "patch"],
+        "verbs": ["get", "list", "watch", "create", "patch", "delete"],
     },
     {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
 )
@@ -45,6 +46,7 @@ class Connector:
     clock: Callable[[], int] = ambient.utc_now
     rules: Sequence[Object] = RULES
     user: str = USER
+    metrics: Metrics | None = None
     pace: Pace = field(default_factory=lambda: Pace(backoff=QUICK))
 
     @property
@@ -55,6 +57,7 @@ class Connector:
             clock=self.clock,
             monotonic=ambient.monotonic,
             random_bytes=ambient.random_bytes,
+            metrics=self.metrics,
         )
 
     def __enter__(self) -> Self:

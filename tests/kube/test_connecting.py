@@ -1,14 +1,18 @@
 """Who is looked after by whom, and with which rights; what is done is played in `test_tokens`."""
 
 from collections.abc import Iterator
+from datetime import timedelta
+from math import isnan
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from app.metrics import Metrics
 from tests.builders import Stand
 from tests.kube.api_server import FakeKube, Kube
-from tests.kube.connecting import EAST, RULES, USER, Connector, furnish, redeemed
-from tests.kube.far_side import FarSide
+from tests.kube.connecting import EAST, RULES, USER, Connector, furnish, redeemed, told
+from tests.kube.far_side import FarSide, refusal
 from tests.kube.stage import RULES as RULES_OF_LISTENING
 from tests.kube.stage import TERMS, Replica
 from tests.kube.test_renewals import SHORT, renewed
@@ -45,7 +49,9 @@ def test_it_asks_for_what_its_role_allows_and_for_nothing_else(
         renewed(kube)
         kube.create(far.token("later"))
         redeemed(kube, "later")
-        assert kube.until(lambda: len(kube.find("Event", EAST)) >= 3)
+        kube.create(far.token("wrong", code="wrong"))
+        told(kube, name="wrong")
+        assert kube.until(lambda: len(kube.find("Event", EAST)) >= 4)
     asked = kube.requests.of(user=USER)
     assert {one.code for one in asked if one.code in {401, 403}} == set()
     allowed = {
@@ -107,3 +113,31 @@ def test_of_two_replicas_the_one_that_leads_does_it_and_the_other_goes_on(
         assert fake_kube.requests.of(user=user, resource="accesstokens", verb="patch") != []
     # Without namespaces to serve, no AccessGrant is looked at.
     assert fake_kube.requests.of(resource="accessgrants") == []
+
+
+def test_what_comes_of_tokens_and_links_is_counted(kube: Kube, tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, version="1", count_grants=dict)
+
+    def value(name: str, **labels: str) -> float:
+        return registry.get_sample_value(f"grantserver_{name}", labels) or 0.0
+
+    def tried(outcome: str) -> float:
+        return value("access_token_attempts_total", outcome=outcome)
+
+    end = "link_certificates_soonest_expiry_timestamp_seconds"
+    furnish(kube)
+    with FarSide(directory=tmp_path, life=timedelta(hours=2, minutes=5)) as far:
+        with Connector(kube=kube, directory=tmp_path, metrics=metrics):
+            far.answers.append(refusal(503, "Internal error"))
+            kube.create(far.token("waiting"))
+            assert kube.until(lambda: tried("unavailable") == 1)
+            assert kube.until(lambda: value("access_tokens_waiting") == 1)
+            kube.create(far.token("wrong", code="wrong"))
+            assert kube.until(lambda: tried("refused") == 1)
+            kube.create(far.token())
+            assert kube.until(lambda: tried("redeemed") >= 1)
+            assert kube.until(lambda: value("link_renewal_attempts_total", outcome="renewed") >= 1)
+            assert kube.until(lambda: value(end) > 0)
+        assert value("access_tokens_waiting") == 0
+        assert isnan(value(end))

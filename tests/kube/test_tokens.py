@@ -12,12 +12,23 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from app.domain.link_secrets import SERVER_CA, SERVER_URL
+from app.domain.receipts import Receipt, read_receipt
 from app.kube import tokens
 from app.kube.backoff import Backoff
 from app.kube.links import MARK
 from tests.kube.api_server import FakeKube, Kube, KubeError, Object
 from tests.kube.clients import QUICK
-from tests.kube.connecting import EAST, RULES, USER, Connector, furnish, redeemed, refused, told
+from tests.kube.connecting import (
+    EAST,
+    PATIENCE,
+    RULES,
+    USER,
+    Connector,
+    furnish,
+    redeemed,
+    refused,
+    told,
+)
 from tests.kube.far_side import CODE, FarSide, Said, refusal
 from tests.kube.objects import a_site
 from tests.pki import a_root
@@ -308,9 +319,9 @@ def _public(key: Any) -> bytes:
         lambda _: b"",
         lambda body: body[: body.rindex(b"---")],  # a Secret, and no Link
         lambda body: body[: body.index(b"endpoints")],
-        lambda body: body.replace(b"\nstatus: {}", b"\nodd: !!binary AA=="),
-        lambda body: body.replace(b"\nstatus: {}", b"\nodd: !!set {a, b}"),
-        lambda body: body.replace(b"\nstatus: {}", b"\nodd: .nan"),
+        lambda body: body.replace(b"\nspec:", b"\nspec:\n  odd: !!binary AA=="),
+        lambda body: body.replace(b"\nspec:", b"\nspec:\n  odd: !!set {a, b}"),
+        lambda body: body.replace(b"\nspec:", b"\nspec:\n  odd: .nan"),
     ],
 )
 def test_an_answer_that_cannot_be_used_is_told_and_never_asked_for_again(
@@ -758,3 +769,163 @@ def test_a_token_that_goes_while_it_is_redeemed_leaves_what_came_of_it(
         looked_at(kube, far, "later")
         with pytest.raises(KubeError):
             kube.get("AccessToken", "west", EAST)
+
+
+# A stranger's odd answers, and who else is at it.
+
+
+def test_while_an_odd_answer_is_read_others_are_redeemed(
+    kube: Kube, tmp_path: Path, far: FarSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reader is held here for as long as it takes to redeem another token."""
+    done = threading.Event()
+    told_after: list[bool] = []
+
+    def slow(body: bytes, **wanted: Any) -> Receipt:
+        if wanted["name"] == "odd":
+            told_after.append(done.wait(PATIENCE))
+        return read_receipt(body, **wanted)
+
+    monkeypatch.setattr(tokens, "read_receipt", slow)
+    furnish(kube)
+    far.answers.append(Said(body=b"- " * 49_000))
+    with connector(kube, tmp_path):
+        kube.create(far.token("odd"))
+        assert kube.until(lambda: len(far.claims) == 1)
+        kube.create(far.token())
+        redeemed(kube)
+        done.set()
+        refused(kube, "Controller could not decode response", "odd")
+    assert told_after == [True]
+
+
+def test_two_that_redeem_one_token_ask_with_one_key(
+    fake_kube: FakeKube, tmp_path: Path, far: FarSide
+) -> None:
+    """Both have seen that there is no Secret; the second is held until the first has made it."""
+    furnish(fake_kube)
+    late = fake_kube.faults.freeze(1, verb="create", resource="secrets", user="late")
+    waiting = threading.Event()
+    far.answers.append(waiting)
+    with connector(fake_kube, tmp_path, user="late"):
+        fake_kube.create(far.token())
+        late.wait()
+        with connector(fake_kube, tmp_path, user="first"):
+            assert fake_kube.until(lambda: len(far.claims) == 1)
+            late.release()
+            assert fake_kube.until(lambda: len(far.claims) == 2)
+            waiting.set()
+            redeemed(fake_kube)
+    first, second = far.claims
+    assert _public(first.key) == _public(second.key)
+    assert far.given == 1
+    assert fits(data(fake_kube))
+
+
+def test_a_final_refusal_leaves_no_secret_behind(kube: Kube, tmp_path: Path, far: FarSide) -> None:
+    furnish(kube)
+    far.always = refusal(404, "No such claim")
+    with connector(kube, tmp_path):
+        kube.create(far.token())
+        refused(kube, "Controller got failed response: 404 (Not Found) No such claim")
+    assert kube.find("Secret", EAST, labels=MARK) == []
+
+
+@pytest.mark.usefixtures("soon")
+def test_while_a_claim_is_tried_again_its_key_stays(
+    kube: Kube, tmp_path: Path, far: FarSide
+) -> None:
+    furnish(kube)
+    far.answers.extend(refusal(503, "Internal error") for _ in range(3))
+    with connector(kube, tmp_path):
+        kube.create(far.token())
+        redeemed(kube)
+    assert len({_public(one.key) for one in far.claims}) == 1
+
+
+@pytest.mark.parametrize("entry", ["tls.crt", "tls.key"])
+def test_a_secret_that_holds_more_than_our_key_outlasts_a_refusal(
+    kube: Kube, tmp_path: Path, far: FarSide, entry: str
+) -> None:
+    """Somebody has put something into it while the answer was awaited."""
+    furnish(kube)
+    held = threading.Event()
+    far.answers.append(held)
+    far.always = refusal(404, "No such claim")
+    with connector(kube, tmp_path):
+        kube.create(far.token())
+        assert kube.until(lambda: len(far.claims) == 1)
+        kube.patch("Secret", "west", {"data": {entry: "eA=="}}, EAST)
+        held.set()
+        refused(kube, "Controller got failed response: 404 (Not Found) No such claim")
+    assert data(kube)[entry] == b"x"
+
+
+def test_without_the_right_to_delete_it_the_secret_stays_and_the_refusal_is_told(
+    kube: Kube, tmp_path: Path, far: FarSide
+) -> None:
+    furnish(kube)
+    far.always = refusal(404, "No such claim")
+    rules = [{**one, "verbs": [verb for verb in one["verbs"] if verb != "delete"]} for one in RULES]
+    with connector(kube, tmp_path, rules=rules):
+        kube.create(far.token())
+        refused(kube, "Controller got failed response: 404 (Not Found) No such claim")
+    assert data(kube)["tls.crt"] == b""
+
+
+@pytest.mark.parametrize("certificate", ["", "eA=="])
+def test_what_is_no_key_is_made_anew_or_told_where_a_link_may_stand_on_it(
+    kube: Kube, tmp_path: Path, far: FarSide, certificate: str
+) -> None:
+    furnish(kube)
+    site = kube.get("Site", EAST, EAST)["metadata"]
+    owner = {"apiVersion": "skupper.io/v2alpha1", "kind": "Site"}
+    token = kube.create(far.token())
+    kube.create(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {
+                "namespace": EAST,
+                "name": "west",
+                "labels": {MARK: token["metadata"]["uid"]},
+                "ownerReferences": [{**owner, "name": site["name"], "uid": site["uid"]}],
+            },
+            "type": "kubernetes.io/tls",
+            "data": {"tls.crt": certificate, "tls.key": "anVuaw=="},
+        }
+    )
+    with connector(kube, tmp_path):
+        if not certificate:
+            redeemed(kube)
+            assert fits(data(kube))
+            return
+        refused(
+            kube,
+            "Controller could not create received secret: "
+            'secret: secrets "west" has a tls.key that is no private key; '
+            "delete it, and it is made anew",
+        )
+        assert far.claims == []
+
+
+def test_what_was_asked_for_a_token_is_not_stored_for_another_of_the_name(
+    kube: Kube, tmp_path: Path, far: FarSide
+) -> None:
+    furnish(kube)
+    held = threading.Event()
+    far.answers.append(held)
+    with connector(kube, tmp_path):
+        kube.create(far.token())
+        assert kube.until(lambda: len(far.claims) == 1)
+        kube.delete("AccessToken", "west", EAST)
+        again = kube.create(far.token(linkCost=7))
+        looked_at(kube, far, "later")  # what came before is known by then
+        held.set()
+        redeemed(kube)
+    secret = kube.get("Secret", "west", EAST)
+    assert secret["metadata"]["labels"] == {MARK: again["metadata"]["uid"]}
+    first, later, second = far.claims
+    assert (first.headers["name"], later.headers["name"]) == ("west", "later")
+    assert _public(first.key) != _public(second.key)
+    assert links(kube)["west"]["metadata"]["labels"] == {MARK: again["metadata"]["uid"]}
