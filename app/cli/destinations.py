@@ -40,6 +40,12 @@ class Destination(Protocol):
     async def give_up(self, *, final: bool) -> None:
         """Leave nothing behind; but the key, where no answer was `final`."""
 
+    async def undo(self) -> None:
+        """Leave nothing behind of what was made ready, if nobody was asked.
+
+        A key that was there before stays: an earlier run may have asked with it.
+        """
+
 
 def new_key() -> bytes:
     """Make the key of a link."""
@@ -69,8 +75,11 @@ class Printed:
     async def give_up(self, *, final: bool) -> None:
         """Nothing is left behind; a file that was named stays."""
 
+    async def undo(self) -> None:
+        """The same."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(slots=True, kw_only=True)
 class SystemSite:
     """Into the directory of a system site's namespace, made as far as it is missing."""
 
@@ -78,13 +87,17 @@ class SystemSite:
     name: str
     own_key: bool
     force: bool
+    _new: bool = field(default=False, init=False)
 
     async def ready(self) -> bytes:
         """Make the directories, and keep the key there."""
         directory = resources.prepare(self.namespace, self.name, force=self.force)
         if not self.own_key:
             return b""
-        return resources.kept_key(resources.key_path(directory, self.name), new_key)
+        made = new_key()
+        kept = resources.kept_key(resources.key_path(directory, self.name), lambda: made)
+        self._new = kept == made
+        return kept
 
     async def store(self, receipt: Receipt, summary: str) -> None:
         """Write all files or none; the key alone is not needed any more then."""
@@ -104,6 +117,10 @@ class SystemSite:
         if final and self.own_key:
             resources.forget_key(resources.directory_of(self.namespace), self.name)
 
+    async def undo(self) -> None:
+        """Remove the key, if it is new."""
+        await self.give_up(final=self._new)
+
 
 @dataclass(slots=True, kw_only=True)
 class InNamespace:
@@ -116,7 +133,8 @@ class InNamespace:
     place: "Place"
     name: str
     own_key: bool
-    _made: str = field(default="", init=False)  # the UID of a Secret that was not there before
+    _key_pem: bytes = field(default=b"", init=False, repr=False)
+    _new: bool = field(default=False, init=False)
 
     async def ready(self) -> bytes:
         """Make the Secret with the key, or take the key of one that was made for this token."""
@@ -125,10 +143,11 @@ class InNamespace:
         await self.place.check(self.name)
         if not self.own_key:
             return b""
-        kept, made = await self.place.keep_key(self.name, new_key())
-        if made:
-            self._made = kept["metadata"]["uid"]
-        return content(kept, "tls.key")
+        made = new_key()
+        kept = await self.place.keep_key(self.name, made)
+        self._key_pem = content(kept, "tls.key")
+        self._new = self._key_pem == made
+        return self._key_pem
 
     async def store(self, receipt: Receipt, summary: str) -> None:
         """Have the Secret and the Links there as they came."""
@@ -141,11 +160,11 @@ class InNamespace:
             say(f"  {one}")
 
     async def give_up(self, *, final: bool) -> None:
-        """Delete the Secret that was made for it."""
-        from app.kube.resources import SECRETS  # noqa: PLC0415
-
-        if final and self._made:
+        """Delete the Secret, if there is nothing in it but the key that was refused."""
+        if final and self._key_pem:
             with contextlib.suppress(GrantServerError):  # it stays then, without a certificate
-                await self.place.kube.delete(
-                    SECRETS, self.name, self.place.namespace, uid=self._made
-                )
+                await self.place.drop_key(self.name, self._key_pem)
+
+    async def undo(self) -> None:
+        """Delete the Secret, if it is new."""
+        await self.give_up(final=self._new)

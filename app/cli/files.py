@@ -75,6 +75,12 @@ def check_free(path: Path, *, force: bool) -> None:
         raise Conflict(f"{path} is there already: choose another name, or say --force")
 
 
+def check_writable(directory: Path) -> None:
+    """Raise Invalid or Unavailable unless a file can be written in a directory."""
+    with _explained(directory), tempfile.TemporaryFile(dir=directory):
+        pass
+
+
 def read_input(path: str, *, what: str) -> bytes:
     """Read a file, or standard input for `-`, of at most 1 MiB.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from app.cli.files import new_file, read_input
+from app.cli.output import hint
 from app.cli.resources import directory_of
 from app.domain.known_links import KIND, KnownLink, cost_of, known_link
 from app.domain.yaml_documents import read_all, write
@@ -21,7 +22,7 @@ class _Place(NamedTuple):
 
 
 def every(namespace: Path) -> Sequence[KnownLink]:
-    """Find all of them, by name. Raises Invalid naming a file that is no YAML."""
+    """Find all of them, by name; a file that cannot be read is told and left out."""
     return sorted((known_link(place.link) for place in _links(namespace)), key=lambda one: one.name)
 
 
@@ -64,9 +65,11 @@ def _links(namespace: Path) -> Iterator[_Place]:
         try:
             documents = read_all("file", read_input(str(path), what="file").decode())
         except UnicodeDecodeError:
-            raise Invalid("file", f"{path} is no text in UTF-8") from None
+            hint(f"left out: {path} is no text in UTF-8")
+            continue
         except Invalid as error:
-            raise Invalid("file", f"{path}: {error.why}") from None
+            hint(f"left out: {path}: {error.why}")
+            continue
         for document in documents:
             if isinstance(document, dict) and document.get("kind") == KIND:
                 yield _Place(path, document, len(documents) == 1)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from app.cli.files import check_free, new_file, read_input
+from app.cli.files import check_free, check_writable, new_file, read_input
 from app.cli.resources import directory_of, kept_key
 from app.crypto import keys
 from app.domain import link_secrets
@@ -109,6 +109,7 @@ class SecretFile:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError as error:
                     raise Unavailable(f"somebody else is renewing in {directory}") from error
+            check_writable(directory)
             self.documents = _read(self.path)
             if self.at >= len(self.documents):
                 raise Conflict(f"{self.path} was changed meanwhile")
@@ -137,6 +138,8 @@ def find(path: Path) -> Sequence[SecretFile]:
     Raises Invalid("secret", …) for a file without any, and for what cannot be read.
     """
     if not path.is_dir():
+        if path.exists() and not path.is_file():  # reading a FIFO would wait for somebody
+            raise Invalid(_FIELD, f"{path} is no regular file")
         found = _in(path)
         if not found:
             raise Invalid(

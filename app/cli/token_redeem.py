@@ -218,7 +218,7 @@ async def _redeem_all(errands: Sequence[tuple[Errand, Destination]], wait_second
             ready.append((errand, destination, attempts))
     except BaseException:
         for _, destination, _ in ready:
-            await destination.give_up(final=True)
+            await destination.undo()
         raise
     results = await asyncio.gather(*(_redeem(*one) for one in ready), return_exceptions=True)
     errors = [result for result in results if result is not None]

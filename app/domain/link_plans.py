@@ -181,24 +181,33 @@ def _neighbours(costs: _Costs) -> dict[str, dict[str, int]]:
 
 
 def _cheapest(
-    neighbours: Mapping[str, Mapping[str, int]], client: str, sites: Collection[str]
+    neighbours: Mapping[str, Mapping[str, int]],
+    client: str,
+    sites: Collection[str],
+    *,
+    nearest: bool = False,
 ) -> _Ways:
     """Find the cheapest way to each of the sites (Dijkstra), no further than the last of them.
 
-    Of equal ones it is the shortest, then the one whose last site but one comes first by name.
+    With `nearest` it goes no further than the first, and those that are as near. Of equal ones it
+    is the shortest, then the one whose last site but one comes first by name.
     """
     missing = set(sites)
     costs: dict[str, int] = {}
     before: dict[str, str] = {}
+    found = 0, 0  # cost and length of the way to the last of them
     ways: list[tuple[int, int, str, str]] = [(0, 1, "", client)]
     while ways and missing:
         cost, length, previous, site = heapq.heappop(ways)
+        if nearest and costs and (cost, length) > found:
+            break
         if site in before:
             continue
         before[site] = previous
         if site in missing:
             missing.remove(site)
             costs[site] = cost
+            found = cost, length
         for other, further in neighbours.get(site, {}).items():
             if other not in before:
                 heapq.heappush(ways, (cost + further, length + 1, site, other))
@@ -244,7 +253,7 @@ def _losses(
                 neighbours[site][end] = others[0]
             else:
                 del neighbours[site][end]
-        found = _cheapest(neighbours, question.client, question.servers)
+        found = _cheapest(neighbours, question.client, question.servers, nearest=True)
         ways = _in_order(found, question.servers)
         cost, detour = ways[0] if ways else (None, ())
         for site, end in ((one, other), (other, one)):

@@ -69,6 +69,9 @@ def content(found: Object, name: str) -> bytes:
     return base64.b64decode((found.get("data") or {}).get(name) or "")
 
 
+_OF_RESOURCE: Final = "-"  # is in every UID, by which the token of a resource is known
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Where the resources of one token go: into `namespace`, owned by `site`, known by `mark`.
@@ -110,12 +113,11 @@ class Place:
         }
         return await self._put(SECRETS, wanted)
 
-    async def keep_key(self, name: str, key_pem: bytes) -> tuple[Object, bool]:
+    async def keep_key(self, name: str, key_pem: bytes) -> Object:
         """Have our Secret with a key to ask with: `key_pem`, unless one is there for this token.
 
-        Gives the Secret as it is then, with the key that counts, and whether it was made now. Of
-        two that redeem one token, also in two processes, both ask with the key of the one that was
-        first, and get the same answer.
+        Gives the Secret as it is then, with the key that counts. Of two that redeem one token, also
+        in two processes, both ask with the key of the one that was first, and get the same answer.
         """
         data = encoded({"tls.crt": b"", "tls.key": key_pem})
         wanted = self._marked({"metadata": {"name": name}, "type": TLS, "data": data})
@@ -123,13 +125,13 @@ class Place:
             found = await self.secret(name)
             try:
                 if found is None:
-                    return await self.kube.create(SECRETS, wanted, self.namespace), True
+                    return await self.kube.create(SECRETS, wanted, self.namespace)
                 if self._has_usable_key(found):
-                    return found, False
+                    return found
                 version = {"resourceVersion": found["metadata"]["resourceVersion"]}
                 change = _change(found, wanted)
                 change["metadata"] = change.get("metadata", {}) | version
-                return await self.kube.patch(SECRETS, name, self.namespace, change), False
+                return await self.kube.patch(SECRETS, name, self.namespace, change)
             except Conflict:
                 continue  # somebody was faster, whose key counts if it is ours
         raise _changing(SECRETS, name, self.namespace)
@@ -175,7 +177,15 @@ class Place:
             return False
         mark = (metadata.get("labels") or {}).get(MARK)
         begun = found["kind"] == SECRETS.kind and not content(found, "tls.crt")
-        return mark == self.mark or (mark is not None and begun)
+        return mark == self.mark or (mark is not None and begun and self._may_take_from(mark))
+
+    def _may_take_from(self, mark: str) -> bool:
+        """Tell whether what another token has begun is left for good.
+
+        It is where both are resources, since one of a name is there at a time. A command may be at
+        work with a token at the moment when a controller is, and neither takes from the other.
+        """
+        return (_OF_RESOURCE in mark) == (_OF_RESOURCE in self.mark)
 
     def _has_usable_key(self, found: Object) -> bool:
         """Tell whether our Secret has a key to go on with; one without is made anew.

@@ -229,7 +229,7 @@ class AccessTokens:
             await place.link(wanted.name)
         except Conflict as error:
             return token_standing.link_not_stored(error)
-        kept, _ = await place.keep_key(wanted.name, keys.make_pair(KeyType.P256).private_pem)
+        kept = await place.keep_key(wanted.name, keys.make_pair(KeyType.P256).private_pem)
         key_pem = content(kept, "tls.key")
         own = Own(key_pem=key_pem, server=server_of(wanted.url, wanted.ca_pem.decode()))
         try:

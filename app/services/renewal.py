@@ -104,7 +104,9 @@ class Renewer:
                 repeat = await asyncio.to_thread(self._write, follower, wish.peer)
             serial = follower.serial if repeat.given.serial == follower.serial else None
         if serial is None:
-            _judge_again(repeat.given, now)
+            # That another has taken the place of the one before it is no reason: whoever asks has
+            # not got the answer, and may have nothing else.
+            judge(repeat.given, now=now)
         until = min(now + self.overlap_seconds, given.not_after)
         if given.superseded_at is not None:
             until = min(until, given.superseded_at)
@@ -171,18 +173,6 @@ class Renewer:
         if given is None:
             raise Refused(Reason.RENEWAL, "the certificate was forgotten meanwhile")
         return given
-
-
-def _judge_again(given: Given, now: int) -> None:
-    """Refuse to give a certificate again that was revoked or has ended.
-
-    That another has taken its place, or that of the one before it, is no reason: whoever asks has
-    not got the answer, and may have nothing else.
-    """
-    if given.revoked_at is not None:
-        raise Refused(Reason.CERTIFICATE_REVOKED)
-    if now > given.not_after:
-        raise Refused(Reason.CERTIFICATE_ENDED)
 
 
 def _requested(wish: Wish) -> RequestedKey:

@@ -1,4 +1,6 @@
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 from tests.cli.conftest import Cli
@@ -185,3 +187,63 @@ def test_the_rights_that_the_handbook_names_are_enough(
     for rule in RIGHTS:
         verbs = ", ".join(f"`{verb}`" for verb in rule["verbs"])
         assert f"| `{rule['resources'][0]}` | {verbs} |" in page
+
+
+def test_who_is_refused_leaves_what_another_has_stored_with_the_same_token(
+    honoured: Cli, stranger: Stranger, kube: Kube, tmp_path: Path
+) -> None:
+    words = in_shop(kube, tmp_path)
+    answer = stranger.say
+    others: list[int] = []
+
+    def say(asked: Asked) -> tuple[int, bytes]:
+        if asked.headers["subject"] == "fast":
+            return answer(asked)
+        command = [sys.executable, "-m", "app", "token", "redeem", "lab.yaml", "--subject", "fast"]
+        done = subprocess.run(
+            [*command, *words], cwd=honoured.directory, check=False, capture_output=True, timeout=60
+        )
+        others.append(done.returncode)
+        return 404, b"No such access granted\n"
+
+    stranger.say = say
+    slow = honoured.run("token", "redeem", "lab.yaml", "--subject", "slow", *words)
+    assert (slow.exit_code, others) == (1, [0])
+    secret = kube.get("Secret", "lab", "shop")
+    assert secret["data"]["tls.crt"]
+    assert key_in(secret) == asked_with(stranger.asked[-1])
+
+
+def test_in_a_namespace_a_key_that_was_refused_is_removed_also_by_a_later_run(
+    honoured: Cli, stranger: Stranger, kube: Kube, tmp_path: Path
+) -> None:
+    words = in_shop(kube, tmp_path)
+
+    def break_off(_: Asked) -> tuple[int, bytes]:
+        raise ConnectionAbortedError
+
+    stranger.say = break_off
+    assert honoured.run("token", "redeem", "lab.yaml", *words).exit_code == 3
+    assert len(kube.find("Secret", "shop")) == 1
+    stranger.say = lambda _: (404, b"No such claim\n")
+    assert honoured.run("token", "redeem", "lab.yaml", *words).exit_code == 1
+    assert kube.find("Secret", "shop") == []
+
+
+def test_a_key_of_an_earlier_run_stays_where_nobody_was_asked(
+    honoured: Cli, stranger: Stranger
+) -> None:
+    def break_off(_: Asked) -> tuple[int, bytes]:
+        raise ConnectionAbortedError
+
+    answer, stranger.say = stranger.say, break_off
+    assert honoured.run("token", "redeem", "lab.yaml", "--out", "ns").exit_code == 3
+    resources = honoured.directory / "ns" / "input" / "resources"
+    (kept,) = resources.iterdir()
+    before = kept.read_bytes()
+    (honoured.directory / "two.yaml").write_text(stranger.token().replace('"lab"', '"two"'))
+    (resources / "Link-two.yaml").write_text("theirs")
+    assert honoured.run("token", "redeem", "lab.yaml", "two.yaml", "--out", "ns").exit_code == 1
+    assert kept.read_bytes() == before
+    stranger.say = answer
+    honoured.done("token", "redeem", "lab.yaml", "--out", "ns")

@@ -1,3 +1,4 @@
+import json
 import os
 import stat
 from pathlib import Path
@@ -94,8 +95,15 @@ def test_a_link_in_two_files_is_left_to_its_owner(cli: Cli, namespace: Path) -> 
     assert "edit it" in result.stderr
 
 
-def test_a_file_that_is_no_yaml_is_named(cli: Cli, namespace: Path) -> None:
-    (namespace / "input" / "resources" / "bad.yaml").write_text("a: [")
-    result = cli.run("link", "list", "--dir", str(namespace))
-    assert result.exit_code == 2
-    assert "bad.yaml" in result.stderr
+def test_a_file_that_cannot_be_read_is_named_and_the_others_are_listed(
+    cli: Cli, namespace: Path
+) -> None:
+    resources = namespace / "input" / "resources"
+    (resources / "bad.yaml").write_text("a: [")
+    (resources / "bytes.yaml").write_bytes(b"\xff")
+    (resources / "gone.yaml").symlink_to("nowhere")
+    result = cli.run("link", "list", "--dir", str(namespace), "-o", "json")
+    assert [one["name"] for one in json.loads(result.stdout)] == ["north", "west"]
+    for name in ("bad.yaml", "bytes.yaml", "gone.yaml"):
+        assert name in result.stderr
+    cli.done("link", "cost", "west", "7", "--dir", str(namespace))

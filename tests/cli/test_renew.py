@@ -1,4 +1,6 @@
 import base64
+import errno
+import os
 import signal
 import stat
 import subprocess
@@ -290,6 +292,27 @@ def test_a_link_to_a_file_is_refused_before_anybody_is_asked(
     result = cli.run("renew", "other.yaml")
     assert result.exit_code != 0
     assert "no regular file" in result.stderr
+    assert stranger.asked == []
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(cli: Cli) -> None:
+    os.mkfifo(cli.directory / "pipe.yaml")
+    result = cli.run("renew", "pipe.yaml")
+    assert result.exit_code == 2
+    assert "no regular file" in result.stderr
+
+
+@pytest.mark.usefixtures("due")
+def test_a_directory_that_cannot_be_written_is_found_before_anybody_is_asked(
+    cli: Cli, stranger: Stranger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(**_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    result = cli.run("renew", "lab.yaml")
+    assert result.exit_code == 3
+    assert "cannot be written: No space left" in result.stderr
     assert stranger.asked == []
 
 

@@ -7,13 +7,17 @@ from typing import Any
 
 import pytest
 
+from app.crypto.keys import make_pair
+from app.domain.certificates import KeyType
 from app.domain.receipts import Resource as Received
 from app.errors import Conflict, Missing, Unavailable
 from app.kube import client, links
-from app.kube.links import MARK, Place
+from app.kube.links import MARK, Place, content, mark_of
 from tests.kube.api_server import FakeKube, Kube, Object
 from tests.kube.clients import connected, run
 from tests.kube.objects import a_site
+
+KEY = make_pair(KeyType.P256).private_pem
 
 EAST = "east"
 DATA = {"tls.crt": b"certificate", "tls.key": b"key", "ca.crt": b"ca"}
@@ -205,6 +209,51 @@ def test_one_that_was_begun_for_an_earlier_token_of_the_name_is_taken_over(
 
     run(main())
     assert kube.get("Secret", "west", EAST)["metadata"]["labels"] == {MARK: "token-1"}
+
+
+def test_a_command_and_a_controller_take_nothing_from_each_other(
+    kube: Kube, site: Object, tmp_path: Path
+) -> None:
+    """Both may be at work with the same token at the same moment."""
+    of_resource, of_command = "0e4c0d5a-7a1e-4b6e-9d3f-111111111111", mark_of("https://a.example")
+
+    async def main() -> None:
+        async with connected(kube, tmp_path) as ours:
+            for name, first, second in (
+                ("west", of_resource, of_command),
+                ("east", of_command, of_resource),
+            ):
+                begun = await place(ours, site, first).keep_key(name, KEY)
+                with pytest.raises(Conflict, match="already exists"):
+                    await place(ours, site, second).keep_key(name, KEY)
+                assert content(begun, "tls.key") == KEY
+
+    run(main())
+
+
+def test_a_key_is_dropped_only_while_nothing_else_is_there(
+    kube: Kube, site: Object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with connected(kube, tmp_path) as ours:
+            there = place(ours, site)
+            await there.keep_key("west", KEY)
+            get = ours.get
+
+            async def meanwhile(*words: Any) -> Object:
+                """Somebody stores the answer after we have looked."""
+                found = await get(*words)
+                monkeypatch.setattr(ours, "get", get)
+                await there.put_secret("west", {"tls.crt": b"x", "tls.key": KEY}, {})
+                return found
+
+            monkeypatch.setattr(ours, "get", meanwhile)
+            with pytest.raises(Conflict):
+                await there.drop_key("west", KEY)
+            await there.drop_key("west", KEY)  # in which there is a certificate now
+
+    run(main())
+    assert kube.get("Secret", "west", EAST)["data"]["tls.crt"]
 
 
 def test_one_that_is_about_to_be_deleted_is_waited_for(

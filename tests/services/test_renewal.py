@@ -104,6 +104,19 @@ def test_the_same_wish_again_gets_the_same_certificate(stand: Stand, held: Held)
     assert refused(stand, held.wish(key)) is Reason.CERTIFICATE_ENDED
 
 
+def test_a_certificate_that_was_superseded_itself_is_not_given_again(
+    stand: Stand, held: Held
+) -> None:
+    first, second = a_key(), a_key()
+    renew(stand, held.wish(first))
+    stand.clock.now += 1
+    renew(stand, held.wish(second))
+    assert renew(stand, held.wish(first)).serial is None
+    stand.clock.now += OVERLAP
+    assert refused(stand, held.wish(first)) is Reason.CERTIFICATE_SUPERSEDED
+    assert renew(stand, held.wish(second)).serial is None
+
+
 def test_many_at_once_with_one_key_get_one_certificate(stand: Stand, held: Held) -> None:
     wish = held.wish(a_key())
 
