@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test lint types layers check prove prove-short bench bench-scale fuzz timing lock clean
+.PHONY: help install demo run test lint types layers docs check chart-tools manifests image-test \
+	prove prove-short bench bench-scale fuzz timing lock clean
 
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,7 +43,19 @@ types: install
 layers: install
 	$(BIN)/lint-imports
 
-check: lint types layers test prove-short  ## everything that must be green before a change lands
+docs: install  ## make a site of docs/ in build/site; warnings are errors
+	$(BIN)/sphinx-build -W --keep-going -n -q -b html -d build/doctrees docs build/site
+
+check: lint types layers docs test prove-short  ## everything that must be green before a change lands
+
+chart-tools: install  ## install what the tests of chart and image need: 250 MB
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements-chart.lock
+
+manifests: chart-tools  ## write anew what is made for the chart, and the plain manifests
+	$(BIN)/python -m helm --manifests
+
+image-test: chart-tools  ## build the image without a daemon, and redeem with it; needs root, buildah, debootstrap
+	GRANTSERVER_TEST_IMAGE=1 $(BIN)/pytest -n0 tests/deploy/test_image.py
 
 # ATTEMPTS, KILLS and DATABASE (sqlite, postgresql, both or a URL) for all databases together;
 # what else `python -m prove --help` shows goes into ARGS.
@@ -70,9 +83,13 @@ fuzz: install  ## try everything that reads strangers' input with damaged input,
 timing: install  ## measure whether the time of a refusal tells anything about the right code
 	@$(BIN)/python bench/timing.py $(ARGS)
 
+LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --upgrade -q
+
 lock:  ## pin the dependencies anew (needs uv)
-	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --upgrade -q -o requirements.lock
-	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --upgrade -q -o requirements-dev.lock
+	$(LOCK) --extra tracing -o requirements.lock
+	$(LOCK) --extra tracing --group dev -o requirements-dev.lock
+	$(subst pyproject.toml ,,$(LOCK)) --group chart -o requirements-chart.lock
+	$(subst pyproject.toml ,,$(LOCK)) --group build -o requirements-build.lock
 
 clean:  ## remove what the targets above have made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
