@@ -22,6 +22,7 @@ from app.metrics import Metrics
 from app.services.cluster import Cluster
 from app.services.serving import Keeper
 from app.settings import EVERY_NAMESPACE, Settings
+from app.traces import Traces
 from app.web import tls
 
 _PAUSE_SECONDS: Final = 5.0  # before what has ended, and must not, is begun again
@@ -30,15 +31,20 @@ _PAUSE_SECONDS: Final = 5.0  # before what has ended, and must not, is begun aga
 class InCluster:
     """One candidate for the Lease, whose holder does all of it."""
 
-    def __init__(self, home: Home, kube: Kube, keeper: Keeper, metrics: Metrics) -> None:
+    def __init__(
+        self, home: Home, kube: Kube, keeper: Keeper, metrics: Metrics, traces: Traces | None = None
+    ) -> None:
         """Not to be called: `open` is how one is made."""
         self._home = home
         self._kube = kube
         self._keeper = keeper
         self._metrics = metrics
+        self._traces = traces
 
     @classmethod
-    async def open(cls, home: Home, keeper: Keeper, metrics: Metrics) -> "InCluster":
+    async def open(
+        cls, home: Home, keeper: Keeper, metrics: Metrics, traces: Traces | None = None
+    ) -> "InCluster":
         """Read how to reach the API server, without asking it for anything. Raises Misconfigured.
 
         `keeper` tells how the server is reached, as tokens have to say it.
@@ -46,7 +52,7 @@ class InCluster:
         kubernetes = home.settings.kubernetes
         host, port = kubernetes.api
         kube = await open_kube(kubernetes.kubeconfig, host=host, port=port)
-        return cls(home, kube, keeper, metrics)
+        return cls(home, kube, keeper, metrics, traces)
 
     async def run(self) -> None:
         """Do it whenever we have the Lease, until cancelled; then give that back.
@@ -89,6 +95,8 @@ class InCluster:
             log=logs.get_logger("kubernetes"),
             exposing=exposing(settings) if namespaces else None,
             connecting=connecting(settings, self._metrics),
+            metrics=self._metrics,
+            traces=self._traces,
         )
 
 

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from math import nan
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
@@ -26,6 +26,13 @@ _SECONDS: Final = (
     *(0.01, 0.02, 0.03, 0.05, 0.075),
     *(0.1, 0.2, 0.3, 0.5, 0.75),
     *(1.0, 2.5, 5.0, 10.0),  # an unmodified client has given up by then
+)
+_STAGE_SECONDS: Final = (
+    *(0.0001, 0.0002, 0.0005),
+    *(0.001, 0.002, 0.005),
+    *(0.01, 0.02, 0.05),
+    *(0.1, 0.2, 0.5),
+    *(1.0, 5.0),
 )
 _BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -76,6 +83,32 @@ class Renewing(StrEnum):
     RENEWED = "renewed"
     REFUSED = "refused"
     UNAVAILABLE = "unavailable"
+
+
+class Stage(StrEnum):
+    """The stages of a redemption that was granted, and the handshake before it."""
+
+    HANDSHAKE = "handshake"
+    JUDGE = "judge"
+    MINT = "mint"
+    COMMIT = "commit"
+
+
+class Work(StrEnum):
+    """What is reconciled in a cluster."""
+
+    NAMESPACE = "namespace"
+    GRANT = "grant"
+    KEYS = "keys"
+
+
+class Watched(StrEnum):
+    """The resources of a cluster that are watched."""
+
+    ACCESS_GRANTS = "accessgrants"
+    ACCESS_TOKENS = "accesstokens"
+    SECRETS = "secrets"
+    SITES = "sites"
 
 
 class _About(NamedTuple):
@@ -186,6 +219,49 @@ _LINKS_END: Final = _About(
     "UTC seconds at which the first certificate of a link that is renewed here ends; NaN while "
     "there is none.",
 )
+_STAGES: Final = _About(
+    "grantserver_redemption_stage_seconds",
+    "histogram",
+    ("stage",),
+    "Time of the stages of granted claims, and of TLS handshakes that were completed.",
+)
+_DATABASE_ERRORS: Final = _About(
+    "grantserver_database_errors_total",
+    "counter",
+    (),
+    "Transactions that the database did not serve, those of redemptions not included.",
+)
+_DATABASE_CONNECTIONS: Final = _About(
+    "grantserver_database_connections",
+    "gauge",
+    (),
+    "Connections to the database that are in use, those of redemptions not included.",
+)
+_LEADING: Final = _About(
+    "grantserver_leader", "gauge", (), "1 where this server leads in its cluster, else 0."
+)
+_RECONCILED: Final = _About(
+    "grantserver_reconciles_total",
+    "counter",
+    ("work", "outcome"),
+    "Times that something of a cluster was reconciled, by what it was and what came of it.",
+)
+_RECONCILING: Final = _About(
+    "grantserver_reconcile_duration_seconds",
+    "histogram",
+    ("work",),
+    "Time that it took to reconcile something of a cluster.",
+)
+_QUEUE: Final = _About(
+    "grantserver_reconcile_queue_depth", "gauge", (), "What waits to be reconciled now."
+)
+_WATCHES: Final = _About(
+    "grantserver_watch_last_seen_timestamp_seconds",
+    "gauge",
+    ("resource",),
+    "UTC seconds at which the API server last told something of a resource that is watched, if "
+    "only that nothing is new; NaN where it is not watched.",
+)
 _BUILD: Final = _About(
     "grantserver_build_info", "gauge", ("version",), "Always 1; the version is in the label."
 )
@@ -210,6 +286,14 @@ _ALL: Final = (
     _TOKENS_WAITING,
     _LINKS_RENEWED,
     _LINKS_END,
+    _STAGES,
+    _DATABASE_ERRORS,
+    _DATABASE_CONNECTIONS,
+    _LEADING,
+    _RECONCILED,
+    _RECONCILING,
+    _QUEUE,
+    _WATCHES,
     _BUILD,
 )
 
@@ -260,10 +344,7 @@ class Metrics:
         )
         pruned = Counter(_PRUNED.name, _PRUNED.meaning, _PRUNED.labels, registry=registry)
         self._pruned = {kind: pruned.labels(kind.value) for kind in Pruned}
-        self._swept = Gauge(
-            _SWEPT.name, _SWEPT.meaning, registry=registry, multiprocess_mode="mostrecent"
-        )
-        _begin_unknown(self._swept)
+        self._swept = _moment(registry, _SWEPT)
         expiry = Gauge(
             _EXPIRY.name,
             _EXPIRY.meaning,
@@ -281,31 +362,50 @@ class Metrics:
         )
         self._looks = {outcome: looks.labels(outcome.value) for outcome in Outcome}
         self._every_look: Collector = together or looks
-        self._looked = Gauge(
-            *(_SELF_CHECKED.name, _SELF_CHECKED.meaning),
-            registry=registry,
-            multiprocess_mode="mostrecent",
-        )
-        _begin_unknown(self._looked)
+        self._looked = _moment(registry, _SELF_CHECKED)
         tokens = Counter(_TOKENS.name, _TOKENS.meaning, _TOKENS.labels, registry=registry)
         self._tokens = {outcome: tokens.labels(outcome.value) for outcome in Redeeming}
-        self._tokens_waiting = Gauge(
-            *(_TOKENS_WAITING.name, _TOKENS_WAITING.meaning),
-            registry=registry,
-            multiprocess_mode="max",  # one of the workers leads, the others stay at 0
-        )
-        self._tokens_waiting.set(0)  # also where the worker before had this place, and led
+        self._tokens_waiting = _level(registry, _TOKENS_WAITING, "max")
         renewals = Counter(
             *(_LINKS_RENEWED.name, _LINKS_RENEWED.meaning, _LINKS_RENEWED.labels),
             registry=registry,
         )
         self._links_renewed = {outcome: renewals.labels(outcome.value) for outcome in Renewing}
-        self._links_end = Gauge(
-            *(_LINKS_END.name, _LINKS_END.meaning),
+        self._links_end = _moment(registry, _LINKS_END)
+        stages = Histogram(
+            *(_STAGES.name, _STAGES.meaning, _STAGES.labels),
+            registry=registry,
+            buckets=_STAGE_SECONDS,
+        )
+        self._stages = {stage: stages.labels(stage.value) for stage in Stage}
+        self._database_errors = Counter(
+            _DATABASE_ERRORS.name, _DATABASE_ERRORS.meaning, registry=registry
+        )
+        self._database_connections = _level(registry, _DATABASE_CONNECTIONS, "sum")
+        self._leader = _level(registry, _LEADING, "max")
+        reconciled = Counter(
+            *(_RECONCILED.name, _RECONCILED.meaning, _RECONCILED.labels), registry=registry
+        )
+        self._reconciled = {
+            (work, done): reconciled.labels(work.value, "done" if done else "failed")
+            for work in Work
+            for done in (True, False)
+        }
+        reconciling = Histogram(
+            *(_RECONCILING.name, _RECONCILING.meaning, _RECONCILING.labels),
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self._reconciling = {work: reconciling.labels(work.value) for work in Work}
+        self._queue = _level(registry, _QUEUE, "max")
+        watches = Gauge(
+            *(_WATCHES.name, _WATCHES.meaning, _WATCHES.labels),
             registry=registry,
             multiprocess_mode="mostrecent",
         )
-        _begin_unknown(self._links_end)
+        self._watches = {one: watches.labels(one.value) for one in Watched}
+        for gauge in self._watches.values():
+            _begin_unknown(gauge)
         build = Gauge(
             *(_BUILD.name, _BUILD.meaning, _BUILD.labels),
             registry=registry,
@@ -355,6 +455,40 @@ class Metrics:
         # NaN compares as false, so that an alert on "ends soon" stays quiet; 0 would set it off.
         self._expiry[which].set(nan if at is None else at)
 
+    def stage(self, which: Stage, seconds: float) -> None:
+        """Count a stage that took so long."""
+        self._stages[which].observe(seconds)
+
+    def shaken_hands(self, seconds: float) -> None:
+        """Count a TLS handshake that took so long."""
+        self._stages[Stage.HANDSHAKE].observe(seconds)
+
+    def database_failed(self) -> None:
+        """Count a transaction that the database did not serve."""
+        self._database_errors.inc()
+
+    def database_used(self, change: int) -> None:
+        """Tell that so many connections more (or less, below 0) are in use."""
+        self._database_connections.inc(change)
+
+    def leads(self, leading: bool) -> None:
+        """Tell whether it leads; where it does not, nothing waits and nothing is watched."""
+        self._leader.set(leading)
+        if not leading:
+            self._queue.set(0)
+            for gauge in self._watches.values():
+                gauge.set(nan)
+
+    def reconciled(self, work: Work, seconds: float, *, done: bool, waiting: int) -> None:
+        """Count something that was reconciled, or was not; so many more are waiting."""
+        self._reconciled[work, done].inc()
+        self._reconciling[work].observe(seconds)
+        self._queue.set(waiting)
+
+    def watched(self, resource: Watched, at: int) -> None:
+        """Tell when something was last heard of a resource, in UTC seconds."""
+        self._watches[resource].set(at)
+
     def token_tried(self, outcome: Redeeming) -> None:
         """Count an attempt to redeem an AccessToken."""
         self._tokens[outcome].inc()
@@ -401,6 +535,23 @@ def _counting_together(
     # By number and not by process id: no file is left of one that died, nor is a count lost.
     values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
     return together, CollectorRegistry()
+
+
+def _moment(registry: CollectorRegistry, about: _About) -> Gauge:
+    """Make a gauge of a time that nobody knows yet."""
+    gauge = Gauge(about.name, about.meaning, registry=registry, multiprocess_mode="mostrecent")
+    _begin_unknown(gauge)
+    return gauge
+
+
+def _level(registry: CollectorRegistry, about: _About, together: Literal["max", "sum"]) -> Gauge:
+    """Make a gauge of what goes up and down; `together`: what the levels of all workers are.
+
+    Of what the leader alone knows that is the highest: the others stay at 0.
+    """
+    gauge = Gauge(about.name, about.meaning, registry=registry, multiprocess_mode=together)
+    gauge.set(0)  # also where the worker before had this place, and left something
+    return gauge
 
 
 def _begin_unknown(gauge: Gauge) -> None:

@@ -20,7 +20,7 @@ from app import __version__, ambient, logs
 from app.domain.grants import State
 from app.domain.limits import Allowance
 from app.home import Home, open_home, rotation_times
-from app.metrics import Certificate, Metrics
+from app.metrics import Certificate, Metrics, Stage
 from app.services import rotation, standing
 from app.services.housekeeping import Housekeeping, Keep, Sweeper
 from app.services.issuance import Issuance, Policy
@@ -33,6 +33,7 @@ from app.services.serving import Keeper, Served
 from app.services.theft import TheftAlarm
 from app.settings import Address, Listen, ProxyProtocol, Settings
 from app.store.ledgers import open_ledger
+from app.traces import Traces, open_traces
 from app.web import listeners, ops, tls
 from app.web.proxies import Proxies
 from app.web.redemption import RedemptionApp, request_ids
@@ -175,7 +176,13 @@ async def serve(
         count_grants=survey,
         worker=None if worker is None else worker.number,
     )
-    metrics.certificate_ends(Certificate.SERVER, keeper.current.not_after)
+    _tell(metrics, home, keeper)
+
+    traces = open_traces(
+        settings.traces.endpoint,
+        version=__version__,
+        worker=None if worker is None else worker.number,
+    )
 
     ledger = open_ledger(
         home.database,
@@ -214,7 +221,9 @@ async def serve(
                 answer_salts=home.answer_salts,
                 retry_seconds=settings.grants.retry_window_seconds,
                 clock=ambient.utc_now,
+                monotonic=ambient.monotonic,
                 random_bytes=ambient.random_bytes,
+                on_stage=_on_stage(metrics, traces),
             ),
             renewer=Renewer(
                 ledger=ledger,
@@ -238,6 +247,7 @@ async def serve(
             by_key=settings.grants.redemption_by_key,
             monotonic=ambient.monotonic,
             request_ids=request_ids(ambient.random_bytes),
+            traces=traces,
         ),
         sockets.redemption,
         context=_context(keeper.current),
@@ -247,6 +257,7 @@ async def serve(
             request_seconds=settings.limits.request_seconds,
         ),
         proxies=_proxies(settings.listen),
+        on_handshake=metrics.shaken_hands,
     )
     ops_listener = listeners.Listener(
         ops.create_app(
@@ -300,14 +311,13 @@ async def serve(
     keeper.on_change(serve_with)
 
     first = worker is None or worker.number == 0  # one of them is enough
-    cluster = await _cluster(home, keeper, metrics) if first else None
+    cluster = await _cluster(home, keeper, metrics, traces) if first else None
 
     await redemption_listener.start()
     await ops_listener.start()
     addresses = Addresses(redemption=redemption_listener.address, ops=ops_listener.address)
-    tell = log.debug
+    tell = log.info if worker is None else log.debug
     if worker is None:
-        tell = log.info
         tell_ready(settings, addresses, keeper.current)
     if started is not None:
         started(addresses)
@@ -325,13 +335,38 @@ async def serve(
     await asyncio.to_thread(housekeeping.stop)
     for one in (ledger, thefts, locks):
         await one.close()
-    await ops_listener.stop(1.0)
+    await asyncio.gather(ops_listener.stop(1.0), _close(traces))
     hangs.cancel()
     home.database.close()
     tell("stopped")
 
 
-async def _cluster(home: Home, keeper: Keeper, metrics: Metrics) -> "InCluster | None":
+def _tell(metrics: Metrics, home: Home, keeper: Keeper) -> None:
+    """Have metrics know what is known already, and what becomes of the database."""
+    metrics.certificate_ends(Certificate.SERVER, keeper.current.not_after)
+    home.database.observe(on_error=metrics.database_failed, on_use=metrics.database_used)
+
+
+def _on_stage(metrics: Metrics, traces: Traces | None) -> Callable[[Stage, float], None]:
+    """Give what is told how long the stages of a redemption took: nothing more than is wanted."""
+    if traces is None:
+        return metrics.stage
+
+    def both(stage: Stage, seconds: float) -> None:
+        metrics.stage(stage, seconds)
+        traces.stage(stage, seconds)
+
+    return both
+
+
+async def _close(traces: Traces | None) -> None:
+    if traces is not None:
+        await asyncio.to_thread(traces.close)
+
+
+async def _cluster(
+    home: Home, keeper: Keeper, metrics: Metrics, traces: Traces | None
+) -> "InCluster | None":
     """What is to be done in a cluster; None where Kubernetes is turned off."""
     kubernetes = home.settings.kubernetes
     if not kubernetes.namespaces and not kubernetes.token_namespaces:
@@ -339,7 +374,7 @@ async def _cluster(home: Home, keeper: Keeper, metrics: Metrics) -> "InCluster |
     # Imported here: it costs 55 MiB, which those who are not on Kubernetes keep.
     from app.in_cluster import InCluster  # noqa: PLC0415
 
-    return await InCluster.open(home, keeper, metrics)
+    return await InCluster.open(home, keeper, metrics, traces)
 
 
 def leave_at_last() -> None:

@@ -54,7 +54,9 @@ def redeemer(home: Home) -> Redeemer:
         answer_salts=home.answer_salts,
         retry_seconds=chosen.grants.retry_window_seconds,
         clock=ambient.utc_now,
+        monotonic=ambient.monotonic,
         random_bytes=ambient.random_bytes,
+        on_stage=lambda _stage, _seconds: None,
     )
 
 

@@ -212,7 +212,9 @@ class Stand:
             "answer_salts": self.keyring.derive("kept answers"),
             "retry_seconds": RETRY_WINDOW,
             "clock": self.clock,
+            "monotonic": ambient.monotonic,
             "random_bytes": ambient.random_bytes,
+            "on_stage": lambda _stage, _seconds: None,
         }
         if "ledger" not in changes:
             made["ledger"] = self.ledger()

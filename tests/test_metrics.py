@@ -19,7 +19,10 @@ from app.metrics import (
     Pruned,
     Redeeming,
     Renewing,
+    Stage,
     Trouble,
+    Watched,
+    Work,
     catalog,
 )
 
@@ -344,3 +347,54 @@ def test_tokens_that_wait_and_the_first_certificate_to_end_are_shown() -> None:
     assert server.value(name) == 1_790_000_000
     server.metrics.links_end(None)
     assert isnan(server.value(name) or 0.0)
+
+
+def test_stages_are_counted_by_name_from_the_start() -> None:
+    server = Server()
+    name = "grantserver_redemption_stage_seconds_count"
+    assert [server.value(name, stage=stage.value) for stage in Stage] == [0, 0, 0, 0]
+    server.metrics.stage(Stage.MINT, 0.01)
+    server.metrics.shaken_hands(0.02)
+    assert [server.value(name, stage=stage.value) for stage in Stage] == [1, 0, 1, 0]
+    assert server.value("grantserver_redemption_stage_seconds_sum", stage="handshake") == 0.02
+
+
+def test_the_database_is_watched() -> None:
+    server = Server()
+    errors, used = "grantserver_database_errors_total", "grantserver_database_connections"
+    assert (server.value(errors), server.value(used)) == (0, 0)
+    server.metrics.database_failed()
+    for change in (1, 1, -1):
+        server.metrics.database_used(change)
+    assert (server.value(errors), server.value(used)) == (1, 1)
+
+
+def cluster(server: Server) -> tuple[float | None, float | None, list[bool]]:
+    watches = [
+        server.value("grantserver_watch_last_seen_timestamp_seconds", resource=one.value)
+        for one in Watched
+    ]
+    assert None not in watches
+    return (
+        server.value("grantserver_leader"),
+        server.value("grantserver_reconcile_queue_depth"),
+        [not isnan(one or 0) for one in watches],
+    )
+
+
+def test_who_leads_tells_what_waits_and_what_is_watched_and_who_does_not_nothing() -> None:
+    server = Server()
+    assert cluster(server) == (0, 0, [False] * 4)
+    server.metrics.leads(True)
+    server.metrics.watched(Watched.ACCESS_GRANTS, 1000)
+    server.metrics.reconciled(Work.GRANT, 0.5, done=True, waiting=7)
+    server.metrics.reconciled(Work.GRANT, 0.5, done=False, waiting=6)
+    assert cluster(server) == (1, 6, [True, False, False, False])
+    name = "grantserver_reconciles_total"
+    for work in Work:
+        for outcome in ("done", "failed"):
+            expected = 1 if work is Work.GRANT else 0
+            assert server.value(name, work=work.value, outcome=outcome) == expected
+    assert server.value("grantserver_reconcile_duration_seconds_sum", work="grant") == 1.0
+    server.metrics.leads(False)
+    assert cluster(server) == (0, 0, [False] * 4)

@@ -21,6 +21,7 @@ from app.kube.renewals import Renewals, kept_of_secret
 from app.kube.resources import ACCESS_TOKENS, SECRETS, SITES, Key, Object, Resource
 from app.kube.sites import kept as kept_of_site
 from app.kube.tokens import AccessTokens
+from app.kube.watching import watching
 from app.metrics import Metrics
 
 _BACKOFF: Final = Backoff(base_seconds=0.05, most_seconds=5.0)
@@ -74,6 +75,7 @@ class _Term:
             )
 
         tokens = self._tokens = informer(ACCESS_TOKENS, kept_of_token)
+        tokens.on_news(watching(connecting.metrics, ACCESS_TOKENS, connecting.clock))
         sites = self._sites = informer(SITES, kept_of_site)
         secrets = self._secrets = informer(SECRETS, kept_of_secret, MARK)
         self._redeeming = AccessTokens(

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from structlog.stdlib import BoundLogger
 
+from app import metrics as metric
 from app.domain.reach import Reach
 from app.errors import GrantServerError
 from app.kube.backoff import Backoff
@@ -30,8 +31,11 @@ from app.kube.recorder import Recorder
 from app.kube.resources import ACCESS_GRANTS, SECRETS, SITES, Key
 from app.kube.sites import kept as kept_of_site
 from app.kube.threads import in_thread
+from app.kube.watching import watching
+from app.metrics import Metrics
 from app.services.cluster import Cluster
 from app.store.access_grants import Mark
+from app.traces import Traces
 
 T = TypeVar("T")
 
@@ -85,6 +89,8 @@ class Controller:
     log: BoundLogger
     exposing: Exposing | None = None
     connecting: Connecting | None = None
+    metrics: Metrics | None = None
+    traces: Traces | None = None
     terms: Terms = field(default_factory=Terms)
     look_seconds: float = _LOOK_SECONDS
     pace: Pace = field(default_factory=lambda: Pace(backoff=_WATCH_BACKOFF))
@@ -116,7 +122,15 @@ class Controller:
             except GrantServerError as error:
                 self.log.warning("the database cannot be written", why=str(error))
                 await asyncio.sleep(self.look_seconds)
-        await _Term(replace(self, kube=kube, cluster=cluster)).run()
+        try:
+            self._tell_leading(leading=True)
+            await _Term(replace(self, kube=kube, cluster=cluster)).run()
+        finally:
+            self._tell_leading(leading=False)
+
+    def _tell_leading(self, *, leading: bool) -> None:
+        if self.metrics is not None:
+            self.metrics.leads(leading)
 
 
 class _OvertakenError(Exception):
@@ -175,7 +189,7 @@ class _Term:
             "sites": (SITES, kept_of_site, ""),
             "secrets": (SECRETS, kept_of_secret, _NO_HELM),
         }[kind]
-        return Informer(
+        informer = Informer(
             kube,
             resource,
             namespaces=self._controller.namespaces,
@@ -186,6 +200,8 @@ class _Term:
             random_bytes=self._controller.random_bytes,
             log=self._log,
         )
+        informer.on_news(watching(self._controller.metrics, resource, self._controller.clock))
+        return informer
 
     async def run(self) -> None:
         namespaces = self._controller.namespaces
@@ -358,6 +374,22 @@ class _Term:
                 self._grants.tell_refused(key, tried)
 
     async def _work(self, work: Work) -> float | None:
+        metrics = self._controller.metrics
+        if metrics is None:
+            return await self._reconcile(work)
+        began, done = self._controller.monotonic(), False
+        try:
+            wanted = await self._reconcile(work)
+            done = True
+        finally:
+            took = self._controller.monotonic() - began
+            kind = metric.Work(work.kind)
+            metrics.reconciled(kind, took, done=done, waiting=len(self._queue))
+            if self._controller.traces is not None:
+                self._controller.traces.reconciled(kind, work.namespace, took, done=done)
+        return wanted
+
+    async def _reconcile(self, work: Work) -> float | None:
         if work == _KEYS:
             return await self._namespaces.forget_keys()
         if not self._knows(work.namespace):

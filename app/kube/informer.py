@@ -79,6 +79,7 @@ class _Scope:
     version: str | None = None
     too_old: bool = False
     failures: int = 0
+    heard: bool = False  # something, since the last time that of all of them something was
 
 
 class Informer:
@@ -104,6 +105,7 @@ class Informer:
         log: BoundLogger,
     ) -> None:
         self._kube = kube
+        self._on_news: Callable[[], None] = lambda: None
         self._resource = resource
         self._transform = transform
         self._label_selector = label_selector
@@ -125,6 +127,13 @@ class Informer:
         All that there is when the informer begins is a change as well.
         """
         self._handlers.append(handler)
+
+    def on_news(self, handler: Callable[[], None]) -> None:
+        """Have `handler` called when something was heard of every namespace since the last time.
+
+        That nothing is new counts, as the API server says now and then.
+        """
+        self._on_news = handler
 
     def get(self, key: Key) -> Object | None:
         """Give an object as it was last seen; not to be changed."""
@@ -216,6 +225,7 @@ class Informer:
                         scope.failures = 0
                         scope.version = seen.version
                         self._see(seen)
+                        self._hear_from(scope)
                         opened = -inf
                 finally:
                     well = loop.time() - opened >= _SHORT_SECONDS
@@ -243,6 +253,7 @@ class Informer:
             if scope.namespace in {None, key.namespace} and key not in there:
                 self._drop(key)
         scope.synced.set()
+        self._hear_from(scope)
         scope.log.debug("listed", objects=len(there))
         return version
 
@@ -264,6 +275,14 @@ class Informer:
         for found in page.items:
             self._put(found)
         return page.version, page.more
+
+    def _hear_from(self, scope: _Scope) -> None:
+        """Tell of news once there were some of every namespace: one that is silent counts."""
+        scope.heard = True
+        if all(one.heard for one in self._scopes):
+            for one in self._scopes:
+                one.heard = False
+            self._on_news()
 
     def _see(self, seen: Seen) -> None:
         if seen.event in {Event.ADDED, Event.MODIFIED}:

@@ -24,6 +24,7 @@ from app.domain.names import check_claimed_name, common_name
 from app.domain.renewals import judge as judge_certificate
 from app.domain.theft import SuspectedTheft, suspicion
 from app.errors import Broken, Invalid, Reason, Refused
+from app.metrics import Stage
 from app.services.issuance import Issuance
 from app.services.limits import GrantLocks
 from app.services.theft import TheftAlarm, suspected_in
@@ -72,7 +73,8 @@ class Redeemer:
 
     `code_keys` are the keys under which codes are stored, `answer_salts` those from which the
     keys of kept answers are derived, by the same ids. An answer is kept for `retry_seconds`
-    (0: not at all) and given again to the same claim.
+    (0: not at all) and given again to the same claim. `on_stage` is told how long the stages of a
+    redemption took.
     """
 
     ledger: Ledger
@@ -83,7 +85,9 @@ class Redeemer:
     answer_salts: Mapping[str, bytes] = field(repr=False)
     retry_seconds: int
     clock: Callable[[], int]
+    monotonic: Callable[[], float]
     random_bytes: Callable[[int], bytes]
+    on_stage: Callable[[Stage, float], None]
 
     async def redeem(self, claim: Claim) -> Redeemed:
         """Redeem a claim, once; the same claim again gets the same answer again.
@@ -91,7 +95,7 @@ class Redeemer:
         Raises Refused, and Unready, Unavailable or Broken when the fault is on our side;
         nothing has been spent when it raises.
         """
-        now = self.clock()
+        now, began = self.clock(), self.monotonic()
         found = await self._find(claim)
         grant = found.grant
         self._check_code(claim, grant)
@@ -105,7 +109,7 @@ class Redeemer:
             if kept is not None:
                 return await self._repeat(kept, keys, grant, name, subject)
         try:
-            return await self._spend(claim, found, name, subject, requested, keys, now)
+            return await self._spend(claim, found, name, subject, requested, keys, now, began)
         except Refused as refused:
             # Told that it has expired as well, it comes all the same after the last redemption.
             over = refused.reason is Reason.EXPIRED and grant.spent >= grant.allowed
@@ -126,12 +130,14 @@ class Redeemer:
         requested: RequestedKey | None,
         keys: AnswerKeys | None,
         now: int,
+        began: float,
     ) -> Redeemed:
         """Judge, mint, spend, in this order; `keys` are those of the answer, if it is kept."""
         grant = found.grant
         judge(grant, now=now)
         check_claimed_name(name)
         certificate_name = common_name(subject)
+        judged = self.monotonic()
         links = link_documents(await self.issuance.links(found, name), credentials=name)
         trust = await self.issuance.trust(found)
         minted = await self.issuance.mint(found, certificate_name, now, requested)
@@ -141,6 +147,7 @@ class Redeemer:
             key_pem=minted.key_pem,
             links=links,
         )
+        signed = self.monotonic()
         outcome = await self.ledger.spend(
             Spending(
                 redemption=Redemption(
@@ -162,6 +169,9 @@ class Redeemer:
             if keys is None:
                 raise Broken("the ledger gave an answer that was not asked for")
             return await self._repeat(outcome, keys, grant, name, subject)
+        self.on_stage(Stage.JUDGE, judged - began)
+        self.on_stage(Stage.MINT, signed - judged)
+        self.on_stage(Stage.COMMIT, self.monotonic() - signed)
         credentials = Credentials(
             certificate_pem=minted.certificate_pem, key_pem=minted.key_pem, ca_pem=trust.ca_pem
         )

@@ -29,6 +29,7 @@ from app.settings.values import (
     read_object_name,
     read_optional_base_url,
     read_optional_class,
+    read_optional_collector,
     read_optional_domain,
     read_optional_host,
     read_optional_ip,
@@ -265,6 +266,17 @@ class Logs(_Group):
         Level.INFO.value,
         "Least level that is written: debug, info, warning or error.",
         expected="debug, info, warning or error",
+    )
+
+
+class Traces(_Group):
+    """Where OpenTelemetry traces go."""
+
+    endpoint: Annotated[str, BeforeValidator(read_optional_collector)] = _setting(
+        "",
+        "URL of a collector that takes OpenTelemetry traces by OTLP/HTTP, such as "
+        "http://collector:4318/v1/traces (without a path, that one is meant); empty sends none.",
+        expected="http://HOST:PORT or https://HOST:PORT, with the path for traces or without",
     )
 
 
@@ -509,6 +521,7 @@ class Settings(_Group):
     certificates: Certificates
     sealing: Sealing
     logs: Logs
+    traces: Traces
     limits: Limits
     ledger: Ledger
     housekeeping: Housekeeping

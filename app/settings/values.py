@@ -116,6 +116,31 @@ def read_optional_base_url(value: object) -> str:
     return read_base_url(value) if _text(value) else ""
 
 
+def read_optional_collector(value: object) -> str:
+    """Read the URL of a collector of traces, with the path that is meant where it has none.
+
+    The empty text is none.
+    """
+    text = _text(value)
+    if not text:
+        return ""
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme.lower() not in {"http", "https"}:
+        raise _refused()
+    if "@" in rest:
+        raise _refused("a user name or password has no place there: it would be shown")
+    if "?" in rest or "#" in rest or not rest.isascii() or not rest.isprintable() or " " in rest:
+        raise _refused()
+    authority, _, path = rest.partition("/")
+    found = re.fullmatch(r"(?:\[(.*:.*)\]|([^:\[\]]+))(?::0*([1-9][0-9]{0,4}))?", authority)
+    if found is None or int(found[3] or 1) > HIGHEST_PORT:
+        raise _refused()
+    host = _named_host(found[1] or found[2])
+    port = f":{found[3]}" if found[3] else ""
+    shown = f"[{host}]" if ":" in host else host
+    return f"{scheme.lower()}://{shown}{port}/{path or 'v1/traces'}"
+
+
 def read_hosts(value: object) -> tuple[str, ...]:
     """Read a list of hosts, or one text with commas between them, each once and without brackets.
 

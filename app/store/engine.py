@@ -4,11 +4,11 @@ import contextlib
 import copy
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from sqlalchemy import Connection, Engine, Inspector, inspect, select, text
+from sqlalchemy import Connection, Engine, Inspector, event, inspect, select, text
 
 from app.errors import Broken, GrantServerError, Invalid, Misconfigured, Unavailable
 from app.store import leadership, schema
@@ -67,6 +67,7 @@ class Database:
         # Whoever finds SQLite locked sleeps a while before it looks again. Threads of one process
         # need not: they take turns, and the next one begins at once.
         self._turn = threading.Lock()
+        self._on_error: Callable[[], None] = lambda: None
         self.term: int | None = None  # of who leads, when nobody else is to write; see `led`
 
     def led(self, now: int) -> "Database":
@@ -115,6 +116,17 @@ class Database:
             if self.term is not None:
                 leadership.check(connection, self.term)
             yield connection
+
+    def observe(self, *, on_error: Callable[[], None], on_use: Callable[[int], None]) -> None:
+        """Have it told when the database does not serve us, and when connections come into use.
+
+        `on_use` gets 1 for one that does, and -1 for one that is free again.
+        """
+        self._on_error = on_error
+        event.listen(self._engine, "checkout", lambda *_: on_use(1))
+        event.listen(self._engine, "checkin", lambda *_: on_use(-1))
+        # One that somebody has taken for good, as the ledger does, is no longer one of these.
+        event.listen(self._engine, "detach", lambda *_: on_use(-1))
 
     def check_in_place(self) -> None:
         """Raise Unavailable when what was opened is not what is there now."""
@@ -207,6 +219,8 @@ class Database:
             told = self.backend.explained(error)
             if told is None:
                 raise
+            if isinstance(told, Unavailable):
+                self._on_error()
             raise told from told.__cause__
 
 

@@ -38,13 +38,14 @@ class Terms:
     """What all connections of one listener have in common.
 
     `server` is the listener's own address; `keep_alive` says whether a connection may carry
-    a second request.
+    a second request. `on_handshake` is told how long a TLS handshake took, in seconds from accept.
     """
 
     server: tuple[str, int]
     scheme: Literal["http", "https"]
     header_bytes: int
     keep_alive: bool
+    on_handshake: Callable[[float], None] | None = None
 
 
 class _Phase(Enum):
@@ -112,6 +113,8 @@ class Connection(HttpToolsProtocol):
         self.server = self._terms.server
         self.scheme = self._terms.scheme
         self._phase = _Phase.HEAD
+        if self._terms.on_handshake is not None:
+            self._terms.on_handshake(self._roll.waited(self))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End, whoever ended it."""

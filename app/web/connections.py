@@ -58,6 +58,11 @@ class Roll:
         if self._watcher is not None:
             self._watcher()
 
+    def waited(self, connection: "Connection") -> float:
+        """Tell for how many seconds the client has been waited for."""
+        now = self.loop.time()
+        return now - self._waited_for.get(connection, now)
+
     def settle(self, connection: "Connection") -> None:
         """Note that the request is there: the move is ours."""
         self._waited_for.pop(connection, None)

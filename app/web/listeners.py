@@ -79,6 +79,7 @@ class Listener:
         limits: Limits | None = None,
         keep_alive: bool = False,
         proxies: Proxies | None = None,
+        on_handshake: Callable[[float], None] | None = None,
     ) -> None:
         self._limits = limits or Limits()
         self._listening = listening
@@ -91,6 +92,7 @@ class Listener:
             scheme="http" if context is None else "https",
             header_bytes=self._limits.header_bytes,
             keep_alive=keep_alive,
+            on_handshake=None if context is None else on_handshake,
         )
         self._state = ServerState()
         self._config = uvicorn.Config(

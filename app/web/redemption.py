@@ -28,6 +28,7 @@ from app.services.limits import PeerLimits
 from app.services.redemption import Inspection, Redeemer
 from app.services.renewal import Renewer
 from app.services.revocation_lists import RevocationLists
+from app.traces import Traces
 from app.web import renewal, revocation_lists
 from app.web.wire import cause, refusal
 
@@ -51,6 +52,7 @@ _EXTRA_HEADERS: Final[dict[int, tuple[Header, ...]]] = {
     503: ((b"retry-after", b"5"),),  # unmodified clients ignore it, others need not
 }
 _BEARER: Final = b"bearer "
+_TOO_MANY: Final = 429  # a limit that is reached must not leave a flood of traces instead
 # What may be logged of a path. Anything else could be a code that was pasted into the URL.
 _GRANT_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -94,6 +96,7 @@ class RedemptionApp:
     by_key: bool
     monotonic: Callable[[], float]
     request_ids: Iterator[str]
+    traces: Traces | None = None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -106,6 +109,7 @@ class RedemptionApp:
             "grant": key if _GRANT_ID.fullmatch(key) else None,
         }
         extra: tuple[Header, ...]
+        refused: str | None = None
         try:
             content, body = await self._serve(scope, key, receive, context)
         except _Gone:
@@ -117,8 +121,17 @@ class RedemptionApp:
             status, content, extra = answer.status, _TEXT, _extra_headers(answer.status, known)
             body = f"{answer.text}\n".encode()
             self._note_refusal(known, status, context, started)
+            refused = cause(known)
         else:
             status, extra = 200, ()
+        if self.traces is not None and scope["method"] == "POST" and status != _TOO_MANY:
+            self.traces.answered(
+                "renew" if scope["path"] == renewal.PATH else "redeem",
+                self.monotonic() - started,
+                status=status,
+                refused=refused,
+                facts=context,
+            )
         await send(
             {
                 "type": "http.response.start",

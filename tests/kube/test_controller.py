@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from sqlalchemy import delete
 
 from app import ambient
@@ -12,10 +13,13 @@ from app.errors import GrantServerError, Reason, Refused, Unavailable
 from app.kube import controller
 from app.kube.controller import Work
 from app.kube.elector import Terms
+from app.kube.grants import AccessGrants
+from app.metrics import Metrics, Watched
 from app.services import authorities, grants
 from app.services.cluster import Cluster
 from app.store import schema
 from app.store.access_grants import Mark, marks
+from app.traces import Traces
 from tests.builders import NOW, Stand
 from tests.kube.api_server import FakeKube, Kube, Object
 from tests.kube.objects import ENDPOINTS, GRANT, ISSUER, NAMESPACE, a_ca, a_secret
@@ -764,3 +768,68 @@ def test_a_leader_that_was_stopped_for_a_while_writes_nothing_when_it_goes_on(
         fake_stage.grant("late")
         assert fake_kube.until(lambda: "it is not up to us any more" in caplog.text)
     assert fake_kube.requests.writes(user=USER) == []
+
+
+def test_whoever_leads_tells_the_metrics_what_it_does(
+    fake_kube: FakeKube, fake_stage: Stage
+) -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, version="1", count_grants=dict)
+
+    def value(name: str, **labels: str) -> float:
+        found = registry.get_sample_value(f"grantserver_{name}", labels)
+        assert found is not None
+        return found
+
+    def watched() -> set[Watched]:
+        name = "watch_last_seen_timestamp_seconds"
+        return {one for one in Watched if value(name, resource=one.value) == NOW}
+
+    with fake_stage.replica(metrics=metrics):
+        leads(fake_kube, USER)
+        fake_stage.grant()
+        fake_stage.ready()
+        assert value("leader") == 1
+        assert watched() == {Watched.ACCESS_GRANTS, Watched.SITES, Watched.SECRETS}
+        assert value("reconciles_total", work="grant", outcome="done") >= 1
+        assert value("reconciles_total", work="namespace", outcome="done") >= 1
+        assert value("reconcile_duration_seconds_count", work="grant") >= 1
+    assert value("leader") == 0
+    assert watched() == set()
+
+
+def test_what_is_reconciled_is_traced(fake_kube: FakeKube, fake_stage: Stage) -> None:
+    told: list[tuple[str, str, bool]] = []
+
+    class Told(Traces):
+        def __init__(self) -> None:
+            pass
+
+        def reconciled(self, kind: str, namespace: str, seconds: float, *, done: bool) -> None:
+            assert seconds >= 0
+            told.append((kind, namespace, done))
+
+    metrics = Metrics(CollectorRegistry(), version="1", count_grants=dict)
+    with fake_stage.replica(metrics=metrics, traces=Told()):
+        leads(fake_kube, USER)
+        fake_stage.grant()
+        fake_stage.ready()
+        assert {("grant", NAMESPACE, True), ("namespace", NAMESPACE, True)} <= set(told)
+
+
+def test_what_failed_is_counted_as_that(
+    fake_kube: FakeKube, fake_stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, version="1", count_grants=dict)
+
+    async def fail(*_: Any, **__: Any) -> None:
+        raise Unavailable("away")
+
+    monkeypatch.setattr(AccessGrants, "reconcile", fail)
+    labels = {"work": "grant", "outcome": "failed"}
+    with fake_stage.replica(metrics=metrics):
+        fake_stage.grant()
+        assert fake_kube.until(
+            lambda: (registry.get_sample_value("grantserver_reconciles_total", labels) or 0) > 1
+        )

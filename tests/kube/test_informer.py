@@ -813,3 +813,24 @@ def test_a_watch_that_breaks_after_a_quiet_while_is_no_failure_in_a_row(
 def test_a_fault_of_ours_is_mended_by_a_new_list() -> None:
     server = scripted(LIST, stream(BROKEN), LIST, stream(None), requests=4)
     assert [b"watch=true" in one for one in server.asked] == [False, True, False, True]
+
+
+def test_news_are_told_once_there_were_some_of_every_namespace(
+    fake_kube: FakeKube, tmp_path: Path
+) -> None:
+    for namespace in ("east", "west"):
+        fake_kube.namespace(namespace)
+    news: list[None] = []
+
+    async def main() -> None:
+        async with watching(fake_kube, tmp_path, namespaces=["east", "west"]) as watched:
+            watched.informer.on_news(lambda: news.append(None))
+            await watched.informer.wait_synced()
+            assert len(news) == 1
+            fake_kube.create(config_map("one", "east"))
+            await until(lambda: watched.informer.get(Key("east", "one")) is not None)
+            assert len(news) == 1  # one that is silent is not covered up by the other
+            fake_kube.create(config_map("one", "west"))
+            await until(lambda: len(news) == 2)
+
+    run(main())

@@ -27,6 +27,7 @@ from app.domain.grants import Claim, Grant, Redemption, State
 from app.domain.limits import Allowance
 from app.domain.names import common_name
 from app.errors import Broken, GrantServerError, Lack, Reason, Refused, Unavailable, Unready
+from app.metrics import Stage
 from app.services import audit, authorities, grants, rotation, sites, theft
 from app.services.redemption import Inspection, Redeemed, Redeemer
 from app.services.theft import TheftAlarm
@@ -1216,3 +1217,18 @@ def test_who_comes_late_with_a_key_of_his_own_is_a_suspect_all_the_same(
     assert reason(west, late) is Reason.USED_UP
     (suspect,) = inspect(west, a_claim(key=grant.id)).theft.later  # type: ignore[union-attr]
     assert suspect.subject == "mallory"
+
+
+def test_the_stages_of_a_redemption_are_told_and_those_of_a_refusal_are_not(
+    west: Stand, grant: Grant
+) -> None:
+    told: list[tuple[Stage, float]] = []
+    seconds = iter([1.0, 1.5, 3.5, 7.5, 100.0, 100.0])
+    options: dict[str, Any] = {
+        "on_stage": lambda stage, took: told.append((stage, took)),
+        "monotonic": lambda: next(seconds),
+    }
+    redeem(west, a_claim(key=grant.id), **options)
+    assert told == [(Stage.JUDGE, 0.5), (Stage.MINT, 2.0), (Stage.COMMIT, 4.0)]
+    in_turn(west, a_claim(key=grant.id, presented_code=b"wrong"), **options)
+    assert len(told) == 3

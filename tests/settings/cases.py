@@ -106,6 +106,11 @@ ROWS: Final[tuple[tuple[Any, ...], ...]] = (
     ),
     ("logs", "format", "format", Format.TEXT, "json", '"json"', Format.JSON),
     ("logs", "level", "level", Level.INFO, "debug", '"debug"', Level.DEBUG),
+    (
+        *("traces", "endpoint", "endpoint", ""),
+        *("HTTP://Otel.Example:4318", '"http://otel.example:4318/"'),
+        "http://otel.example:4318/v1/traces",
+    ),
     ("limits", "connections", "connections", 1000, "16", "16", 16),
     ("limits", "handshake", "handshake_seconds", 5.0, "250ms", '"250ms"', 0.25),
     ("limits", "request", "request_seconds", 10.0, "1m", '"1m"', 60.0),

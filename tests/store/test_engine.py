@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 from sqlalchemy import insert, inspect, select, text, update
+from sqlalchemy.exc import OperationalError
 
 from app.domain.grants import Redemption
-from app.errors import Conflict, GrantServerError, Invalid, Misconfigured
+from app.errors import Conflict, GrantServerError, Invalid, Misconfigured, Unavailable
 from app.store import audit, engine, grants, schema
 from app.store import sites as site_rows
 from app.store.engine import Database, open_database
 from app.store.ledger import Kept
+from app.store.sqlite import Sqlite
 from tests.builders import GRANT_ID, NOW, a_grant, an_entry
 from tests.store.spending import CLAIM_KEY, furnish, opened, wish
 
@@ -312,3 +314,25 @@ def test_no_value_that_was_to_be_stored_shows_in_an_error(
 def test_a_text_that_is_no_unicode_is_invalid(database: Database) -> None:
     with pytest.raises(Invalid), database.reading() as connection:
         site_rows.by_name(connection, "west\udcff")
+
+
+def test_whoever_observes_is_told_of_connections_in_use_and_of_trouble(database: Database) -> None:
+    used: list[int] = []
+    errors: list[None] = []
+    database.observe(on_error=lambda: errors.append(None), on_use=used.append)
+    with database.reading():
+        assert sum(used) == 1
+    assert sum(used) == 0
+    with pytest.raises(Unavailable), database.reading():
+        raise OperationalError("SELECT 1", {}, Exception("away"))
+    assert len(errors) == 1
+
+
+def test_a_connection_that_is_taken_for_good_is_not_in_use_any_more(database: Database) -> None:
+    if not isinstance(database.backend, Sqlite):
+        return  # where the ledger's connections are none of the pool
+    used: list[int] = []
+    database.observe(on_error=lambda: None, on_use=used.append)
+    connection = database.sqlite.take_connection()
+    assert sum(used) == 0
+    connection.close()
