@@ -49,7 +49,11 @@ def _upgrade() -> None:
 
 @command.command("check", examples=["grantserver db check"])
 def _check() -> None:
-    """Read the whole database and tell whether it is sound."""
+    """Read the whole database and tell whether it is sound, and opens with the sealing keys.
+
+    What is read: every page and index, every reference, each grant's counter against the
+    redemptions that are written down, the revision, and every sealed key.
+    """
     database = _existing()
     database.check_in_place()
     try:
@@ -62,7 +66,13 @@ def _check() -> None:
             f"{database.name} is damaged: stop the server and restore a backup\n{lines}"
         )
     database.check_revision()
+    key_file = settings().sealing.key_file
+    shut = maintenance.sealed_problems(database, key_file, ambient.random_bytes)
+    if shut:
+        lines = "\n".join(shut)
+        raise click.ClickException(f"{database.name} is sound, and cannot be opened\n{lines}")
     say(f"{database.name} is sound, and at the revision that this release needs.")
+    say(f"All that is sealed in it opens with {key_file}.")
 
 
 @command.command("backup", examples=["grantserver db backup grantserver-backup.db"])

@@ -585,13 +585,13 @@ class Cluster:
 
     def _sealed(self, grant_id: str, code: str) -> bytes:
         return self.keyring.seal(
-            code.encode(), purpose=_code_purpose(grant_id), random=self.random_bytes(NONCE_BYTES)
+            code.encode(), purpose=code_purpose(grant_id), random=self.random_bytes(NONCE_BYTES)
         )
 
     def _opened(self, row: AccessGrantRow) -> str:
         if not row.sealed_code:
             return ""  # the resource was gone
-        return self.keyring.open(row.sealed_code, purpose=_code_purpose(row.grant_id)).decode()
+        return self.keyring.open(row.sealed_code, purpose=code_purpose(row.grant_id)).decode()
 
     def _note(
         self,
@@ -613,7 +613,8 @@ def _is_behind(grant: Grant, told: Told) -> bool:
     return grant.spent < told.spent or (grant.revoked_at is None and told.revoked_at is not None)
 
 
-def _code_purpose(grant_id: str) -> str:
+def code_purpose(grant_id: str) -> str:
+    """Bind the sealed code of an AccessGrant to its grant."""
     return f"code of grant {grant_id}"
 
 

@@ -3,12 +3,15 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.errors import Conflict, Invalid, Unavailable
-from app.store import backup, health
+from app.crypto.sealing import Keyring, load_or_create
+from app.errors import Broken, Conflict, Invalid, Misconfigured, Unavailable
+from app.services import authorities, reach
+from app.services.cluster import code_purpose
+from app.store import backup, health, sealed
 from app.store.engine import Database
 
 _SCHEME = "sqlite:///"
@@ -34,6 +37,51 @@ def examine(database: Database, now: int) -> Examination:
     """
     problems = health.integrity_problems(database, now)
     return Examination(revision=database.revision(), problems=tuple(problems))
+
+
+def sealed_problems(
+    database: Database, key_file: Path, random_bytes: Callable[[int], bytes]
+) -> tuple[str, ...]:
+    """What is sealed in the database and cannot be opened with the keys of `key_file`.
+
+    Empty when all can be. Kept answers are not tried: only the code of their grant opens them.
+    Makes no key file. Raises Unavailable when the database cannot be read.
+    """
+    values = _sealed_values(database)
+    if not values:
+        return ()
+    if not key_file.exists():
+        problem = (
+            f"the sealing key file {key_file} is missing, and nothing else opens the keys in the "
+            "database: restore it from its copy"
+        )
+        return (problem,)
+    try:
+        keyring = load_or_create(key_file, random_bytes)
+    except Misconfigured as error:
+        return tuple(error.problems)
+    return tuple(dict.fromkeys(_unopened(values, keyring)))
+
+
+def _sealed_values(database: Database) -> list[tuple[str, bytes]]:
+    """Everything that is sealed, each with its purpose."""
+    with database.reading("examining") as connection:
+        return [
+            *(
+                (authorities.key_purpose(of), value)
+                for of, value in sealed.authority_keys(connection)
+            ),
+            *((reach.key_purpose(of), value) for of, value in sealed.server_keys(connection)),
+            *((code_purpose(of), value) for of, value in sealed.codes(connection)),
+        ]
+
+
+def _unopened(values: list[tuple[str, bytes]], keyring: Keyring) -> Iterator[str]:
+    for purpose, value in values:
+        try:
+            keyring.open(value, purpose=purpose)
+        except (Misconfigured, Broken) as error:
+            yield str(error)
 
 
 def back_up(database: Database, target: Path, now: int) -> Examination:

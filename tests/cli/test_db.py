@@ -1,10 +1,12 @@
 import contextlib
+import os
 import sqlite3
 import stat
 
 import psycopg
 import pytest
 
+from app.crypto.sealing import generate_line
 from app.store import schema
 from tests.cli.conftest import Cli
 from tests.postgresql import PASSWORD, Cluster
@@ -142,3 +144,39 @@ def test_on_postgresql_one_setting_is_enough(cli: Cli, cluster: Cluster) -> None
     check = cli.run("db", "check")
     assert (check.exit_code, "does not exist" in check.stderr) == (2, True)
     assert PASSWORD not in check.stderr
+
+
+def test_a_check_tries_the_sealing_keys(west: Cli) -> None:
+    path = west.directory / "data" / "sealing.keys"
+    assert f"opens with {path}" in west.done("db", "check")
+    mine = path.read_text()
+    path.unlink()
+    result = west.run("db", "check")
+    assert (result.exit_code, path.exists()) == (1, False)
+    assert f"the sealing key file {path} is missing" in result.stderr
+    another = generate_line(os.urandom)  # noqa: TID251
+    path.write_text(f"{another}\n")
+    path.chmod(0o600)
+    result = west.run("db", "check")
+    assert result.exit_code == 1
+    assert "is sound, and cannot be opened" in result.stderr
+    assert f"which is not in {path}" in result.stderr
+    path.write_text("nonsense\n")
+    assert "no sealing key" in west.run("db", "check").stderr
+    path.write_text(f"{another}\n{mine}")
+    assert "is sound, and at" in west.done("db", "check")
+    west.done("grant", "create", "g")
+    with contextlib.closing(database(west)) as connection, connection:
+        connection.execute("UPDATE authorities SET fingerprint = 'f' WHERE name = 'site-ca'")
+        connection.execute(
+            "INSERT INTO server_certificates (certificate_pem, sealed_key, fingerprint, not_after, "
+            "created_at) VALUES ('', x'01', 's', 1, 1)"
+        )
+        (grant,) = connection.execute("SELECT id FROM grants").fetchone()
+        connection.execute(
+            "INSERT INTO access_grants VALUES (?, 'west', 'g', x'01', 60, 0)", (grant,)
+        )
+    result = west.run("db", "check")
+    assert (result.exit_code, "was altered, or belongs elsewhere" in result.stderr) == (1, True)
+    assert "the sealed server-key/s is cut off" in result.stderr
+    assert f"the sealed code of grant {grant} is cut off" in result.stderr

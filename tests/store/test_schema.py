@@ -1,3 +1,4 @@
+import asyncio
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -25,15 +26,18 @@ from sqlalchemy import (
 
 from app.domain import codes, grants, sites
 from app.domain.authorities import Purpose, State
+from app.domain.grants import Redemption
 from app.domain.sites import Role
-from app.errors import Broken, Conflict
-from app.store import addresses, authorities, schema
+from app.errors import Broken, Conflict, Reason, Refused
+from app.store import addresses, authorities, health, schema
 from app.store.access_grants import NO_ISSUER, ORIGIN
 from app.store.addresses import AddressRow
 from app.store.engine import _MIGRATIONS, Database
-from tests.builders import GRANT_ID, NOW, an_authority
+from tests.builders import GRANT_ID, NOW, WINDOW, a_redemption, an_authority
+from tests.store.spending import Outcome, all_of, opened, spend
 
 OTHER_ID = GRANT_ID.replace("2", "3")
+FIRST = "0001"
 OLDEST = "0002"
 # With a row that is there from the beginning.
 BEGUN = {"heartbeat", "compatibility", "addresses", "leadership"}
@@ -374,6 +378,78 @@ def test_what_was_there_before_generations_were_known_is_active_and_ours(empty_u
         assert (kept.authority_id, kept.origin, kept.ca_pem) == (1, "", "")
         assert addresses.read(connection) == AddressRow(url="")
     database.close()
+
+
+def test_a_database_of_the_first_release_is_brought_to_this_one_with_all_that_is_in_it(
+    empty_url: str,
+) -> None:
+    """Revision by revision, as somebody who skipped no release; what was spent stays spent."""
+    upgrade_to(empty_url, FIRST)
+    database, old = Database(empty_url), MetaData()
+    grants_then: tuple[dict[str, Any], ...] = (
+        {"allowed": 2, "spent": 1, "expires_at": NOW + WINDOW},
+        {"id": OTHER_ID, "name": "other", "allowed": 1, "spent": 1, "expires_at": NOW + WINDOW},
+    )
+    redemptions_then: tuple[dict[str, Any], ...] = (
+        {},
+        {"grant_id": OTHER_ID, "serial": "s2", "fingerprint": "f2"},
+    )
+    with database.writing() as connection:
+        old.reflect(connection)
+        for table in ("authorities", "server_certificates", "sites", "endpoints", "grants"):
+            for changes in grants_then if table == "grants" else ({},):
+                connection.execute(insert(old.tables[table]).values(known(old, table, changes)))
+        for changes in redemptions_then:
+            row = known(old, "redemptions", changes)
+            del row["id"]  # the database numbers them
+            connection.execute(insert(old.tables["redemptions"]).values(row))
+        row = known(old, "audit", {})
+        del row["id"]
+        connection.execute(insert(old.tables["audit"]).values(row))
+        then = contents(connection, old)
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    revisions = [one.revision for one in ScriptDirectory.from_config(config).walk_revisions()]
+    assert revisions[-1] == FIRST
+    for revision in reversed(revisions):
+        upgrade_to(empty_url, revision)
+    database.upgrade()
+    database.check_revision()
+    with database.reading() as connection:
+        assert contents(connection, old) == then
+    assert health.integrity_problems(database, NOW) == []
+
+    async def the_rest() -> list[Outcome]:
+        async with opened(database) as ledger:
+            wanted = [
+                a_redemption(serial=f"new-{number}", fingerprint=f"n{number}", grant_id=grant_id)
+                for number, grant_id in enumerate((GRANT_ID, GRANT_ID, OTHER_ID))
+            ]
+            return await all_of([spend(ledger, one) for one in wanted])
+
+    first, second_one, third = asyncio.run(the_rest())
+    assert isinstance(first, Redemption)
+    assert first.ordinal == 2
+    for one in (second_one, third):
+        assert isinstance(one, Refused)
+        assert one.reason is Reason.USED_UP
+    assert health.integrity_problems(database, NOW) == []
+    database.close()
+
+
+def known(old: MetaData, table: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as an older release writes it, who knows its own columns only."""
+    names = old.tables[table].columns.keys()
+    return {name: value for name, value in {**ROWS[table], **changes}.items() if name in names}
+
+
+def contents(connection: Connection, tables: MetaData) -> Mapping[str, list[tuple[Any, ...]]]:
+    """What is in the tables and columns of an older release, but for the revision."""
+    return {
+        table.name: sorted(map(tuple, connection.execute(select(table))), key=str)
+        for table in tables.sorted_tables
+        if table.name != "alembic_version"
+    }
 
 
 def test_there_is_a_violation_here_for_every_constraint() -> None:

@@ -1,0 +1,31 @@
+"""Everything that is sealed under the sealing keys, for whoever tries whether they open it."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Column, Connection, func, select
+
+from app.store.schema import access_grants, authorities, server_certificates
+
+Sealed = Sequence[tuple[str, bytes]]
+"""Each after what it belongs to."""
+
+
+def authority_keys(connection: Connection) -> Sealed:
+    """Give the keys of authorities by fingerprint, without those that were erased."""
+    return _sealed(connection, authorities.c.fingerprint, authorities.c.sealed_key)
+
+
+def server_keys(connection: Connection) -> Sealed:
+    """Give the keys of the listener's certificates by fingerprint."""
+    kept = server_certificates.c
+    return _sealed(connection, kept.fingerprint, kept.sealed_key)
+
+
+def codes(connection: Connection) -> Sealed:
+    """Give the codes of AccessGrants by the id of the grant."""
+    return _sealed(connection, access_grants.c.grant_id, access_grants.c.sealed_code)
+
+
+def _sealed(connection: Connection, of: Column[str], value: Column[bytes]) -> Sealed:
+    query = select(of, value).where(func.length(value) > 0).order_by(of)
+    return [(owner, found) for owner, found in connection.execute(query)]
