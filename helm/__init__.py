@@ -1,0 +1,1 @@
+"""What of the chart is made from the program, so that the two cannot differ."""
