@@ -4,12 +4,12 @@
 #
 # Both bases are arguments, to be given by digest where a build is to be the same for ever:
 #
-#   docker build --build-arg BUILD_IMAGE=docker.io/library/python:3.11-slim-bookworm@sha256:... \
+#   docker build --build-arg BUILD_IMAGE=python:3.11-slim-bookworm@sha256:... \
 #                --build-arg RUNTIME_IMAGE=gcr.io/distroless/python3-debian12:nonroot@sha256:... \
 #                --build-arg SOURCE_DATE_EPOCH="$(git log -1 --format=%ct)" -t grantserver .
 #
 # They need the same minor release of Python: what is installed in one runs in the other.
-ARG BUILD_IMAGE=docker.io/library/python:3.11-slim-bookworm
+ARG BUILD_IMAGE=python:3.11-slim-bookworm
 ARG RUNTIME_IMAGE=gcr.io/distroless/python3-debian12:nonroot
 
 FROM ${BUILD_IMAGE} AS build
