@@ -22,7 +22,17 @@ CONTRACTS = {one["name"]: one for one in CONFIG["tool"]["importlinter"]["contrac
 # A package's front page is tested through what it names; the program's entry by tests/test_main.py.
 NO_TEST_OF_ITS_OWN = {"__init__", "__main__"}
 # Tests of the whole, which mirror no module.
-NO_MODULE_OF_THEIR_OWN = {"e2e", "docs", "bench", "prove", "fuzz", "demo", "deploy", "helm", "release"}
+NO_MODULE_OF_THEIR_OWN = {
+    "e2e",
+    "docs",
+    "bench",
+    "prove",
+    "fuzz",
+    "demo",
+    "deploy",
+    "helm",
+    "release",
+}
 NO_MODULE_EITHER = {"test_architecture.py", "test_main.py"}
 # Of what the tests themselves are made of.
 OF_A_STAND_IN = {Path("kube/test_api_server.py"), Path("kube/test_conformance.py")}
