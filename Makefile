@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test lint types layers docs check chart-tools manifests image-test \
+.PHONY: help install demo run test lint types layers docs sbom wheel audit check chart-tools manifests image-test \
 	prove prove-short bench bench-scale fuzz timing lock clean
 
 help:  ## show this
@@ -43,10 +43,22 @@ types: install
 layers: install
 	$(BIN)/lint-imports
 
+sbom: install  ## write the bill of materials and the licences into build/release; fails for one that is not accepted
+	$(BIN)/python -m release build/release
+
+wheel: install  ## build the wheel into dist/; the same commit gives the same bytes
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m hatchling build -t wheel -d dist
+
+# A tool with many dependencies, in an environment of its own. It asks a source of advisories.
+audit:  ## ask whether known weaknesses are in what is pinned; 3 when there is nobody to ask
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-audit.lock
+	$(PYTHON) release/audit.py build/audit/bin/pip-audit requirements.lock requirements-build.lock
+
 docs: install  ## make a site of docs/ in build/site; warnings are errors
 	$(BIN)/sphinx-build -W --keep-going -n -q -b html -d build/doctrees docs build/site
 
-check: lint types layers docs test prove-short  ## everything that must be green before a change lands
+check: lint types layers docs sbom test prove-short  ## everything that must be green before a change lands
 
 chart-tools: install  ## install what the tests of chart and image need: 250 MB
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements-chart.lock
@@ -90,6 +102,7 @@ lock:  ## pin the dependencies anew (needs uv)
 	$(LOCK) --extra tracing --group dev -o requirements-dev.lock
 	$(subst pyproject.toml ,,$(LOCK)) --group chart -o requirements-chart.lock
 	$(subst pyproject.toml ,,$(LOCK)) --group build -o requirements-build.lock
+	$(subst pyproject.toml ,,$(LOCK)) --group audit -o requirements-audit.lock
 
 clean:  ## remove what the targets above have made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build

@@ -1,0 +1,1 @@
+"""What belongs to a release beside the program: what is in it, and under which licences."""
