@@ -30,8 +30,11 @@ demo: install  ## play a whole linking: server, token, two sites, a refusal
 run: install  ## start the server on its embedded default, data in ./grantserver-data
 	@$(BIN)/grantserver serve
 
+# Some tests wait for others most of the time: more of them at once than there are cores.
+TESTS_AT_ONCE ?= $(shell expr $$(nproc) \* 3 / 2)
+
 test: install  ## run all tests
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n $(TESTS_AT_ONCE)
 
 lint: install
 	$(BIN)/ruff format --check .

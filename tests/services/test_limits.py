@@ -97,6 +97,7 @@ def test_only_failures_of_the_peers_own_count(reason: Reason) -> None:
     not_its_own = {Reason.USED_UP, Reason.EXPIRED, Reason.REVOKED, Reason.RATE_LIMITED}
     # Whoever is told these has the key of a certificate that we have issued.
     not_its_own |= {one for one in Reason if one.name.startswith("CERTIFICATE_")}
+    not_its_own |= {Reason.RENEWED_TOO_OFTEN}
     assert (refused(lambda: peers.admit(HERE)) is None) == (reason in not_its_own)
 
 
