@@ -8,13 +8,15 @@
 #                --build-arg RUNTIME_IMAGE=gcr.io/distroless/python3-debian12:nonroot@sha256:... \
 #                --build-arg SOURCE_DATE_EPOCH="$(git log -1 --format=%ct)" -t grantserver .
 #
-# They need the same minor release of Python: what is installed in one runs in the other.
+# They need the same minor release of Python: what is installed in one runs in the other. Where the
+# second one has it at another place than /usr/bin/python3, PYTHON says where.
 ARG BUILD_IMAGE=python:3.11-slim-bookworm
 ARG RUNTIME_IMAGE=gcr.io/distroless/python3-debian12:nonroot
 
 FROM ${BUILD_IMAGE} AS build
 # All that has a date gets this one.
 ARG SOURCE_DATE_EPOCH=0
+ARG PYTHON=/usr/bin/python3
 ENV SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH} \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
@@ -41,7 +43,10 @@ RUN PYTHONPATH=/opt/build python3 -m pip wheel --quiet --no-deps --no-build-isol
  && find /opt/grantserver \( -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.c' \) -delete \
  && python3 -m compileall -q --invalidation-mode unchecked-hash \
         -x 'kubernetes/(aio/)?client/(api|models)/' /opt/grantserver \
- && mkdir -p /image/opt /image/var/lib/grantserver /image/tmp \
+ && mkdir -p /image/opt /image/usr/local/bin /image/var/lib/grantserver /image/tmp \
+ && printf '#!%s\nimport sys\n\nfrom app.cli import main\n\nsys.exit(main())\n' "${PYTHON}" \
+        >/image/usr/local/bin/grantserver \
+ && chmod 755 /image/usr/local/bin/grantserver \
  && mv /opt/grantserver /image/opt/grantserver \
  && chown -R 65532:65532 /image/var/lib/grantserver \
  && chmod 700 /image/var/lib/grantserver \
@@ -68,6 +73,6 @@ VOLUME /var/lib/grantserver
 EXPOSE 9090 9091
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
-    CMD ["/usr/bin/python3", "-c", "import urllib.request as it; it.urlopen('http://127.0.0.1:9091/readyz', timeout=4)"]
-ENTRYPOINT ["/usr/bin/python3", "-m", "app"]
+    CMD ["python3", "-c", "import urllib.request as it; it.urlopen('http://127.0.0.1:9091/readyz', timeout=4)"]
+ENTRYPOINT ["/usr/local/bin/grantserver"]
 CMD ["serve"]

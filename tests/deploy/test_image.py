@@ -22,6 +22,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 BASE = "localhost/grantserver-base"
 IMAGE = "localhost/grantserver-test"
 USER = 65532
+pytestmark = pytest.mark.timeout(1200)
 TOOLS = ("buildah", "debootstrap", "unshare", "chroot")
 COPIED = ("app", "migrations", "pyproject.toml", "README.md", "LICENSE", "Dockerfile")
 COPIED_TOO = (".dockerignore", "requirements.lock", "requirements-build.lock")
@@ -132,8 +133,8 @@ PLAY = """
 cd /var/lib/grantserver
 echo user $(id -u)
 touch /opt/x 2>/dev/null && echo written || echo read-only
-it() { /usr/bin/python3 -m app "$@"; }
-it serve 2>log & server=$!
+it() { /usr/local/bin/grantserver "$@"; }
+/usr/local/bin/grantserver serve 2>log & server=$!
 ready="import urllib.request as it; it.urlopen('$READY', timeout=4)"
 for _ in $(seq 100); do
   /usr/bin/python3 -c "$ready" 2>/dev/null && break

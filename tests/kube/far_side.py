@@ -83,6 +83,7 @@ class FarSide:
         self.ca: Certified = a_root("site ca")
         self._root = a_root("far side")
         self._kept: dict[object, bytes] = {}
+        self._turn = threading.Lock()
         self._serials = itertools.count(100)
         shown = self._root.certify(HOST)
         pem = self.directory / "far-side.pem"
@@ -189,7 +190,8 @@ class FarSide:
             said.wait(30)
         if self.always is not None:
             return self.always
-        return self._renewed(claim) if renewal else self._redeemed(claim)
+        with self._turn:  # as a database would see to it
+            return self._renewed(claim) if renewal else self._redeemed(claim)
 
     def _redeemed(self, claim: Claim) -> Said:
         if claim.body.decode() != CODE:
