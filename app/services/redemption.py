@@ -274,8 +274,12 @@ class Redeemer:
         serial = facts(certificate_pem).serial
         with self.issuance.database.reading() as connection:
             given = renewal_rows.by_serial(connection, serial)
-        if given is None:
+            grant = None if given is None else grant_rows.by_id(connection, given.grant_id)
+        if given is None or grant is None:
             raise Refused(Reason.UNKNOWN_GRANT, "the redemption was removed meanwhile")
+        if given.revoked_at is not None and grant.revoked_at is not None:
+            # Revoked since it was found: the claim is told what one that comes later is told.
+            raise Refused(Reason.REVOKED)
         judge_certificate(given, now=self.clock())
 
     def _read_history(self, grant_id: str) -> tuple[tuple[Redemption, ...], SuspectedTheft | None]:

@@ -24,11 +24,12 @@ from app.crypto.requests import make_request
 from app.crypto.sealing import load_or_create
 from app.domain.authorities import SPREAD_SECONDS
 from app.domain.grants import Claim, Grant, Redemption, State
+from app.domain.kept_answers import KeptAnswer, unpacked
 from app.domain.limits import Allowance
 from app.domain.names import common_name
 from app.errors import Broken, GrantServerError, Lack, Reason, Refused, Unavailable, Unready
 from app.metrics import Stage
-from app.services import audit, authorities, grants, rotation, sites, theft
+from app.services import audit, authorities, grants, redemption, rotation, sites, theft
 from app.services.redemption import Inspection, Redeemed, Redeemer
 from app.services.theft import TheftAlarm
 from app.store.sqlite_ledger import SqliteLedger
@@ -760,6 +761,28 @@ def test_a_revoked_grant_gives_nothing_again(west: Stand, grant: Grant) -> None:
     revoke(west, grant)
     (answer,) = in_turn(west, a_claim(key=grant.id))
     assert outcome(answer) is Reason.REVOKED
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"), [(revoke, Reason.REVOKED), (remove, Reason.UNKNOWN_GRANT)]
+)
+def test_an_answer_is_not_given_again_when_the_grant_ends_at_that_moment(
+    west: Stand,
+    grant: Grant,
+    monkeypatch: pytest.MonkeyPatch,
+    end: Callable[[Stand, Grant], None],
+    expected: Reason,
+) -> None:
+    """It was found in force, and is told what a claim that comes a moment later is told."""
+    redeem(west, a_claim(key=grant.id))
+
+    def unpack_slowly(packed: bytes) -> KeptAnswer:
+        end(west, grant)
+        return unpacked(packed)
+
+    monkeypatch.setattr(redemption, "unpacked", unpack_slowly)
+    (answer,) = in_turn(west, a_claim(key=grant.id))
+    assert outcome(answer) is expected
 
 
 def test_a_wrong_code_gets_nothing_again(west: Stand, grant: Grant) -> None:
