@@ -297,20 +297,22 @@ class _Term:
 
         `marks` are those from before everything was looked at.
         """
+        seen: dict[str, Mark] = {}  # since then, by whoever looked at a single grant
         while True:
             began = self._controller.monotonic()
             self._compare_reach()
+            seen.update(self._grants.seen())
             try:
                 if await in_thread(self._cluster.is_overtaken):
                     raise _OvertakenError
                 await in_thread(self._news.begin)
                 found = await in_thread(self._cluster.marks)
-                set_back = await self._is_set_back(marks, found)
+                set_back = await self._is_set_back({**marks, **seen}, found)
             except GrantServerError as error:
                 self._log.debug("the database cannot be read", why=str(error))
             else:
                 self._compare(marks, found)
-                marks = found
+                marks, seen = found, {}
                 if set_back:
                     await self._begin_anew()
             took = self._controller.monotonic() - began

@@ -6,7 +6,7 @@ replica that leads then.
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from app.kube.resources import ACCESS_GRANTS, Key, Object, key_of
 from app.kube.standing import Facts, Standing, standing, theft
 from app.kube.threads import in_thread
 from app.services.cluster import Cluster, Known, Resource
+from app.store.access_grants import Mark
 
 _FOREIGN: Final = ("message",)
 """Fields that another controller may want otherwise: written only along with a change of ours."""
@@ -75,6 +76,7 @@ class AccessGrants:
         self._told: dict[str, int] = {}  # redemptions of a grant, by its UID
         self._written: dict[Key, str] = {}  # the version that our last write made
         self._caught_up: set[str] = set()  # whose grant is not behind its status, by its UID
+        self._seen: dict[str, Mark] = {}  # as the database had them, by their UIDs
 
     def note(self, key: Key) -> None:
         """Remember where there is an AccessGrant, or was."""
@@ -84,6 +86,14 @@ class AccessGrants:
         """Take what statuses told for true once more: the database was set back."""
         self._caught_up = set()
         self._uids = {}  # those that went before may stand again
+
+    def seen(self) -> Mapping[str, Mark]:
+        """Take what was read of grants since this was asked the last time, by their UIDs.
+
+        Of each the counters that only grow: a database that tells less was set back.
+        """
+        seen, self._seen = self._seen, {}
+        return seen
 
     def wrote(self, key: Key, found: Object | None) -> bool:
         """Tell whether an AccessGrant is as our own write left it: then there is nothing to do."""
@@ -129,6 +139,9 @@ class AccessGrants:
             self._waiting[key.namespace].add(key)
             self._settle(key.namespace)
             return None
+        if facts.known is not None:
+            grant = facts.known.grant
+            self._seen[uid] = Mark(*key, grant.spent, grant.revoked_at is not None, 0, 0)
         stands = standing(facts)
         await self._show(found, stands, facts)
         return self._next(facts)

@@ -587,6 +587,16 @@ def test_a_database_that_is_lost_while_it_leads_is_rebuilt_at_once(stage: Stage)
         assert stage.kube.until(lambda: counts(stage, counted))
 
 
+def test_a_database_that_is_lost_between_two_looks_is_rebuilt_as_well(stage: Stage) -> None:
+    """No look at everything has seen the grant: it was made after one, and lost before the next."""
+    with stage.replica(look_seconds=2.0):
+        stage.grant("first")
+        stage.ready("first")
+        for _ in range(3):
+            lose(stage.stand)
+            assert stage.kube.until(lambda: len(grants.every(stage.stand.database)) == 1)
+
+
 def test_a_database_without_grants_may_be_lost_too(stage: Stage) -> None:
     with stage.replica():
         stage.grant("first")
