@@ -6,6 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Servers are started hundreds of times in the tests: each would compile all of it anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo run test lint types layers docs sbom wheel audit check chart-tools manifests image-test \
 	prove prove-short bench bench-scale fuzz timing lock clean
@@ -58,7 +61,9 @@ audit:  ## ask whether known weaknesses are in what is pinned; 3 when there is n
 docs: install  ## make a site of docs/ in build/site; warnings are errors
 	$(BIN)/sphinx-build -W --keep-going -n -q -b html -d build/doctrees docs build/site
 
-check: lint types layers sbom test prove-short  ## everything that must be green before a change lands
+check: install  ## everything that must be green before a change lands
+	@$(MAKE) --no-print-directory -j2 --output-sync lint types layers sbom
+	@$(MAKE) --no-print-directory test prove-short
 
 chart-tools: install  ## install what the tests of chart and image need: 250 MB
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements-chart.lock
