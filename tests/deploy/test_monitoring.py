@@ -209,6 +209,23 @@ def test_promtool_takes_the_alerts_and_they_fire_when_they_should() -> None:
 
 
 @needs_promtool
+def test_alerts_that_did_not_wait_would_be_noticed(tmp_path: Path) -> None:
+    """Nobody is woken by what passes: the cases tell of each alert how long it waits."""
+    hasty = re.sub(r"\bfor: \w+$", "for: 0s", ALERTS.read_text(), flags=re.MULTILINE)
+    (tmp_path / ALERTS.name).write_text(hasty)
+    shutil.copy(ALERTS_TEST, tmp_path)
+    done = subprocess.run(
+        ["promtool", "test", "rules", str(tmp_path / ALERTS_TEST.name)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    noticed = re.findall(r"alertname: (\w+)", done.stdout + done.stderr)
+    assert set(noticed) == set(NAMES)
+
+
+@needs_promtool
 def test_promtool_finds_nothing_wrong_with_a_scrape(tmp_path: Path) -> None:
     with running(tmp_path) as server:
         use(server)
