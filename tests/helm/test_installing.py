@@ -21,7 +21,7 @@ CORE = f"/api/v1/namespaces/{HOME}"
 DEPLOYMENTS = f"/apis/apps/v1/namespaces/{HOME}/deployments"
 CLUSTER_ROLES = "/apis/rbac.authorization.k8s.io/v1/clusterroles"
 FIRST: dict[str, Any] = {"image": IMAGE, "sealing": {"create": True}}
-EXAMPLES = ("namespaces", "certificate", "postgresql", "connecting", "production")
+EXAMPLES = sorted(path.stem for path in (CHART.parent / "examples").glob("*.yaml"))
 KNOWN = sorted(
     yaml.safe_load(path.read_text())["metadata"]["name"] for path in (DEPLOY / "crds").iterdir()
 )
