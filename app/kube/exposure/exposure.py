@@ -98,15 +98,20 @@ class Exposure:
                         wanted.resource
                     )
                     tasks.append(group.create_task(informer.run()))
-                await self._until_seen()
-                self._queue.add("objects")
-                self._queue.add("remains")
-                self._queue.start()
+                tasks.append(group.create_task(self._begin()))
+                # Also while nothing was seen yet: what is not served any more is never seen.
                 await self._until_served_otherwise()
                 for task in tasks:
                     task.cancel()
         finally:
             await self._queue.stop()
+
+    async def _begin(self) -> None:
+        """Begin to work once it is known what there is."""
+        await self._until_seen()
+        self._queue.add("objects")
+        self._queue.add("remains")
+        self._queue.start()
 
     async def _until_seen(self) -> None:
         """Wait until all that there is has been seen, and say so if that takes long."""

@@ -312,6 +312,31 @@ def test_an_upgrade_that_serves_another_version_is_noticed(
         scene.lost("the API server serves no TLSRoutes (gateway.networking.k8s.io)")
 
 
+def test_what_goes_away_before_it_was_seen_is_noticed_too(
+    fake_kube: FakeKube, fake_scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was served when the way in was chosen, and is not when its objects are listed."""
+    scene = fake_scene
+    monkeypatch.setattr(exposure, "_SERVED_SECONDS", 0.05)
+    monkeypatch.setattr(exposure, "_LACKING_SECONDS", 0.05)
+    plan = a_plan(Way.GATEWAY, host=HOST, gateway=Key(PLACE, "shared"))
+    scene.kube.install_gateways("v1alpha2")
+    listing = fake_kube.faults.fail(404, times=None, verb="list", resource="tlsroutes")
+    with scene.serving(plan):
+        listing.wait(hits=1)
+        name = "tlsroutes.gateway.networking.k8s.io"
+        (served,) = scene.kube.get("CustomResourceDefinition", name, "")["spec"]["versions"]
+        change = {"spec": {"versions": [served | {"name": "v9"}]}}
+        scene.kube.patch("CustomResourceDefinition", name, change, "")
+        scene.lost("the API server serves no TLSRoutes (gateway.networking.k8s.io)")
+        listing.release()
+        change = {"spec": {"versions": [served]}}
+        scene.kube.patch("CustomResourceDefinition", name, change, "")
+        (parent,) = scene.object("TLSRoute")["spec"]["parentRefs"]
+        accept(scene, parent)
+        scene.reached(f"https://{HOST}:8443")
+
+
 def test_what_cannot_be_seen_is_said(fake_scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene = fake_scene
     monkeypatch.setattr(exposure, "_SEEN_SECONDS", 0.05)
