@@ -38,6 +38,7 @@ class Reason(StrEnum):
     CERTIFICATE_SUPERSEDED = "certificate_superseded"
     UNKNOWN_AUTHORITY = "unknown_authority"
     RENEWED_TOO_OFTEN = "renewed_too_often"
+    POLICY = "policy"
 
 
 class Lack(StrEnum):

@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Final
 
 from app import ambient
+from app.crypto.audit_heads import PURPOSE as HEAD_PURPOSE
+from app.crypto.audit_heads import HeadKeys
 from app.crypto.sealing import Keyring, load_or_create
+from app.domain.policies import Ceilings
 from app.domain.reach import Reach
 from app.errors import Misconfigured, Unavailable
 from app.services import authorities, rotation
+from app.services.audit_chain import Chain
 from app.services.certificate_files import CertificateFiles
 from app.services.serving import Source
 from app.settings import DEFAULT_URL, Settings
@@ -36,6 +40,25 @@ class Home:
     keyring: Keyring
     code_keys: Mapping[str, bytes] = field(repr=False)
     answer_salts: Mapping[str, bytes] = field(repr=False)
+
+    @property
+    def audit_chain(self) -> Chain:
+        """The audit log's chain, with the keys that sign it."""
+        return Chain(
+            database=self.database,
+            keys=HeadKeys.of(self.keyring.derive(HEAD_PURPOSE)),
+            clock=ambient.utc_now,
+        )
+
+    @property
+    def ceilings(self) -> Ceilings:
+        """What no grant of this server may exceed, whoever asks for it."""
+        settings = self.settings
+        return Ceilings(
+            window_seconds=settings.ceilings.window_seconds or None,
+            redemptions=settings.ceilings.redemptions or None,
+            lifetime_seconds=settings.certificates.lifetime_seconds,
+        )
 
     @property
     def source(self) -> Source:

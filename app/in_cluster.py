@@ -82,6 +82,7 @@ class InCluster:
                 code_keys=home.code_keys,
                 clock=ambient.utc_now,
                 random_bytes=ambient.random_bytes,
+                ceilings=home.ceilings,
             ),
             namespaces=_named(namespaces),
             lease=object_key(settings.kubernetes.lease),

@@ -22,6 +22,8 @@ from app.domain.limits import Allowance
 from app.home import Home, open_home, rotation_times
 from app.metrics import Certificate, Metrics, Stage
 from app.services import rotation, standing
+from app.services.attempts import Attempts
+from app.services.audit_chain import Sealing
 from app.services.housekeeping import Housekeeping, Keep, Sweeper
 from app.services.issuance import Issuance, Policy
 from app.services.limits import GrantLocks, PeerLimits
@@ -189,17 +191,7 @@ async def serve(
         spacing_seconds=settings.ledger.spacing_seconds,
         on_batch=metrics.committed,
     )
-    locks = GrantLocks(
-        _allowance(settings.limits.grant_failures, settings.limits.grant_recovery_seconds),
-        database=home.database,
-        clock=ambient.utc_now,
-        on_lock=metrics.locked,
-    )
-    thefts = TheftAlarm(
-        database=home.database,
-        revoke=settings.grants.revoke_on_theft,
-        on_suspicion=metrics.suspected_theft,
-    )
+    locks, thefts, attempts = _watchers(settings, home, metrics)
     issuance = Issuance(
         database=home.database,
         keyring=home.keyring,
@@ -216,6 +208,7 @@ async def serve(
                 ledger=ledger,
                 locks=locks,
                 thefts=thefts,
+                attempts=attempts,
                 issuance=issuance,
                 code_keys=home.code_keys,
                 answer_salts=home.answer_salts,
@@ -273,28 +266,7 @@ async def serve(
         keep_alive=True,
     )
 
-    housekeeping = Housekeeping(
-        Sweeper(
-            database=home.database,
-            keep=Keep(
-                grants_seconds=settings.housekeeping.grants_kept_seconds,
-                audit_seconds=settings.housekeeping.audit_kept_seconds,
-            ),
-            clock=ambient.utc_now,
-        ),
-        every_seconds=settings.housekeeping.interval_seconds,
-        advance=lambda: rotation.keep_up(
-            home.database,
-            home.keyring,
-            times=rotation_times(settings),
-            now=ambient.utc_now(),
-            random_bytes=ambient.random_bytes,
-        ),
-        monotonic=ambient.monotonic,
-        log=logs.get_logger("housekeeping"),
-        on_pruned=metrics.pruned,
-        on_swept=lambda: metrics.swept(ambient.utc_now()),
-    )
+    housekeeping, sealing = _threads(settings, home, metrics)
 
     self_check = SelfCheck(
         lambda: _target(keeper.current),
@@ -323,7 +295,8 @@ async def serve(
         started(addresses)
     tasks = [asyncio.create_task(keeper.run())]
     if first:
-        housekeeping.start()
+        for thread in (housekeeping, sealing):
+            thread.start()
         tasks.append(asyncio.create_task(self_check.run()))
     if cluster is not None:
         tasks.append(asyncio.create_task(cluster.run()))
@@ -333,12 +306,62 @@ async def serve(
     hangs = asyncio.get_running_loop().call_later(DATABASE_SECONDS, home.database.abandon)
     await asyncio.gather(_end(tasks), redemption_listener.stop(GRACE_SECONDS))
     await asyncio.to_thread(housekeeping.stop)
-    for one in (ledger, thefts, locks):
+    for one in (ledger, thefts, locks, attempts):
         await one.close()
-    await asyncio.gather(ops_listener.stop(1.0), _close(traces))
+    await asyncio.gather(asyncio.to_thread(sealing.stop), ops_listener.stop(1.0), _close(traces))
     hangs.cancel()
     home.database.close()
     tell("stopped")
+
+
+def _watchers(
+    settings: Settings, home: Home, metrics: Metrics
+) -> tuple[GrantLocks, TheftAlarm, Attempts]:
+    """Build what writes down, beside redemptions, who got nothing."""
+    locks = GrantLocks(
+        _allowance(settings.limits.grant_failures, settings.limits.grant_recovery_seconds),
+        database=home.database,
+        clock=ambient.utc_now,
+        on_lock=metrics.locked,
+    )
+    thefts = TheftAlarm(
+        database=home.database,
+        revoke=settings.grants.revoke_on_theft,
+        on_suspicion=metrics.suspected_theft,
+    )
+    attempts = Attempts(database=home.database, clock=ambient.utc_now)
+    return locks, thefts, attempts
+
+
+def _threads(settings: Settings, home: Home, metrics: Metrics) -> tuple[Housekeeping, Sealing]:
+    """Build what goes on beside redemptions in threads: one process of a server does it."""
+    chain = home.audit_chain
+    housekeeping = Housekeeping(
+        Sweeper(
+            database=home.database,
+            chain=chain,
+            keep=Keep(
+                grants_seconds=settings.housekeeping.grants_kept_seconds,
+                audit_seconds=settings.housekeeping.audit_kept_seconds,
+            ),
+            clock=ambient.utc_now,
+        ),
+        every_seconds=settings.housekeeping.interval_seconds,
+        advance=lambda: rotation.keep_up(
+            home.database,
+            home.keyring,
+            times=rotation_times(settings),
+            now=ambient.utc_now(),
+            random_bytes=ambient.random_bytes,
+        ),
+        monotonic=ambient.monotonic,
+        log=logs.get_logger("housekeeping"),
+        on_pruned=metrics.pruned,
+        on_swept=lambda: metrics.swept(ambient.utc_now()),
+    )
+
+    sealing = Sealing(chain, monotonic=ambient.monotonic, log=logs.get_logger("audit"))
+    return housekeeping, sealing
 
 
 def _tell(metrics: Metrics, home: Home, keeper: Keeper) -> None:

@@ -69,7 +69,9 @@ class Traces:
         for fact in _TOLD & facts.keys():
             if facts[fact] is not None:
                 attributes[f"grantserver.{fact}"] = str(facts[fact])[:_LONGEST]
-        self._send(name, seconds, attributes, failed=status >= 500, stages=_stages.get())  # noqa: PLR2004
+        failed = status >= 500  # noqa: PLR2004
+        stages = _stages.get()
+        self._send(name, seconds, attributes, failed=failed, answers=True, stages=stages)
         _stages.set(())
 
     def reconciled(self, kind: str, namespace: str, seconds: float, *, done: bool) -> None:
@@ -93,10 +95,11 @@ class Traces:
         attributes: Mapping[str, str | int],
         *,
         failed: bool,
+        answers: bool = False,
         stages: Sequence[tuple[str, float]] = (),
     ) -> None:
         with contextlib.suppress(Exception):  # a claim is never worse off for having been traced
-            self._make(name, seconds, attributes, failed=failed, stages=stages)
+            self._make(name, seconds, attributes, failed=failed, answers=answers, stages=stages)
 
     def _make(
         self,
@@ -105,16 +108,18 @@ class Traces:
         attributes: Mapping[str, str | int],
         *,
         failed: bool,
+        answers: bool,
         stages: Sequence[tuple[str, float]],
     ) -> None:
         from opentelemetry.context import Context  # noqa: PLC0415 - see the module
-        from opentelemetry.trace import StatusCode  # noqa: PLC0415
+        from opentelemetry.trace import SpanKind, StatusCode  # noqa: PLC0415
 
         end = round(ambient.utc_instant() * _NANOSECONDS)
         # An empty context: a trace begins here, whatever a stranger says of one of its own.
         span = self._tracer.start_span(
             name,
             context=Context(),
+            kind=SpanKind.SERVER if answers else SpanKind.INTERNAL,
             attributes=attributes,
             start_time=end - round(seconds * _NANOSECONDS),
         )

@@ -4,6 +4,7 @@ from app import ambient
 from app.domain.sites import parse_endpoint
 from app.home import Home
 from app.services import grants, sites
+from app.services.attempts import Attempts
 from app.services.grants import Issued, Wish
 from app.services.issuance import Issuance, Policy
 from app.services.limits import GrantLocks
@@ -41,6 +42,7 @@ def redeemer(home: Home) -> Redeemer:
         ),
         locks=GrantLocks(None, database=home.database, clock=ambient.utc_now, on_lock=lambda: None),
         thefts=TheftAlarm(database=home.database, revoke=False, on_suspicion=lambda: None),
+        attempts=Attempts(database=home.database, clock=ambient.utc_now),
         issuance=Issuance(
             database=home.database,
             keyring=home.keyring,

@@ -45,6 +45,9 @@ OF_THE_CHART: Final[Mapping[str, tuple[Any, str]]] = MappingProxyType(
 )
 """Defaults that are the chart's and not the server's, and what is to be said of them."""
 
+_DURATION: Final = r"^(?:[0-9]+(?:\.[0-9]+)?(?:ns|us|µs|ms|s|m|h))+$|\{\{"
+"""A Go duration, or a template that makes one."""
+
 _OF_FORMS: Final = re.compile(
     r"[,;] separated by commas in the environment, a list in the file"
     r"|: KEY=VALUE, separated by commas in the environment, a table in the file"
@@ -133,8 +136,10 @@ def _schema(field: FieldInfo) -> dict[str, Any]:
     if get_origin(kind) is tuple:
         if get_origin(get_args(kind)[0]) is tuple:
             return {"type": "object", "additionalProperties": {"type": "string"}}
-        return {"type": "array", "items": {"type": "string"}}
-    return {"type": "string"}
+        return {"type": "array", "items": {"type": "string", "minLength": 1}}
+    expected = cast("dict[str, Any]", field.json_schema_extra)["expected"]
+    pattern = {"pattern": _DURATION} if "duration" in expected else {}
+    return {"type": "string", **pattern}
 
 
 def _reads_text(field: FieldInfo) -> bool:

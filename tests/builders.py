@@ -15,6 +15,7 @@ from app.domain.limits import Allowance
 from app.domain.sites import Endpoint, Role, Site, parse_endpoint
 from app.domain.theft import Suspicion
 from app.services import authorities, grants, sites
+from app.services.attempts import Attempts
 from app.services.grants import Issued, Wish
 from app.services.issuance import Issuance, Policy
 from app.services.limits import GrantLocks
@@ -203,11 +204,15 @@ class Stand:
         options: dict[str, Any] = {"revoke": False, "on_suspicion": lambda: None}
         return TheftAlarm(database=self.database, **(options | changes))
 
+    def attempts(self, **changes: Any) -> Attempts:
+        return Attempts(database=self.database, **({"clock": self.clock} | changes))
+
     def redeemer(self, **changes: Any) -> Redeemer:
         made: dict[str, Any] = {
             "issuance": self.issuance(),
             "locks": self.locks(),
             "thefts": self.thefts(),
+            "attempts": self.attempts(),
             "code_keys": self.code_keys,
             "answer_salts": self.keyring.derive("kept answers"),
             "retry_seconds": RETRY_WINDOW,

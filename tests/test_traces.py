@@ -118,6 +118,8 @@ def test_a_redemption_and_its_stages_come_to_the_collector_when_the_server_stops
         assert (span.trace_id, span.parent_span_id) == (first.trace_id, first.span_id)
         assert first.start_time_unix_nano <= span.start_time_unix_nano
         assert span.start_time_unix_nano <= span.end_time_unix_nano <= first.end_time_unix_nano
+    assert {first.kind, second.kind} == {Span.SPAN_KIND_SERVER}
+    assert {span.kind for span in stages} == {Span.SPAN_KIND_INTERNAL}
     assert facts(first) == {
         "http.response.status_code": 200,
         "grantserver.request_id": answer.headers["x-request-id"],

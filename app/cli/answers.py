@@ -15,7 +15,7 @@ _USED_UP: Final = "all its redemptions are used: ask for a new token"
 _MEANINGS: Final[Mapping[tuple[int, str], tuple[Reason, str]]] = {
     (404, "No such claim"): (
         Reason.UNKNOWN_GRANT,
-        "the grant is not known there, has expired or was revoked: ask for a new token",
+        "the grant is unknown, expired or revoked, or not for this site: ask for a new token",
     ),
     (404, "No such access granted"): (Reason.USED_UP, _USED_UP),
     (403, "Redemption of access token refused"): (

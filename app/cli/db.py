@@ -72,7 +72,7 @@ def _check() -> None:
         lines = "\n".join(shut)
         raise click.ClickException(f"{database.name} is sound, and cannot be opened\n{lines}")
     say(f"{database.name} is sound, and at the revision that this release needs.")
-    say(f"All that is sealed in it opens with {key_file}.")
+    say(f"All keys that are sealed in it open with {key_file}.")
 
 
 @command.command("backup", examples=["grantserver db backup grantserver-backup.db"])
@@ -105,6 +105,7 @@ def _prune(dry: bool) -> None:
     wanted = settings().housekeeping
     pruned = housekeeping.prune(
         database,
+        opened().audit_chain,
         housekeeping.Keep(
             grants_seconds=wanted.grants_kept_seconds, audit_seconds=wanted.audit_kept_seconds
         ),

@@ -6,6 +6,7 @@ with the same key, and gets the same answer again.
 """
 
 import contextlib
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,9 +68,16 @@ class Printed:
 
     async def store(self, receipt: Receipt, summary: str) -> None:
         """Print it, the summary beside it."""
-        for resource in receipt.resources:
-            sys.stdout.write(f"---\n{resource.text}")
-        sys.stdout.flush()
+        try:
+            for resource in receipt.resources:
+                sys.stdout.write(f"---\n{resource.text}")
+            sys.stdout.flush()
+        except OSError as error:
+            problem = f"standard output cannot be written: {error.strerror}; {COUNTED}"
+            kept = "" if self.key_file is None else ": run it again"
+            # What is left in the buffer would fail once more, at the very end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.ClickException(f"{problem}{kept}") from error
         hint(summary)
 
     async def give_up(self, *, final: bool) -> None:
@@ -85,6 +93,7 @@ class SystemSite:
 
     namespace: Path
     name: str
+    token_url: str
     own_key: bool
     force: bool
     _new: bool = field(default=False, init=False)
@@ -95,7 +104,9 @@ class SystemSite:
         if not self.own_key:
             return b""
         made = new_key()
-        kept = resources.kept_key(resources.key_path(directory, self.name), lambda: made)
+        kept = resources.kept_key(
+            resources.key_path(directory, self.name, self.token_url), lambda: made
+        )
         self._new = kept == made
         return kept
 
@@ -107,7 +118,7 @@ class SystemSite:
         except GrantServerError as error:
             await self.give_up(final=not receipt.own_key)
             raise click.ClickException(f"{error}; {COUNTED}") from error
-        resources.forget_key(directory, self.name)
+        resources.forget_key(directory, self.name, self.token_url)
         say(summary)
         for path in paths:
             say(f"  {path}")
@@ -115,7 +126,8 @@ class SystemSite:
     async def give_up(self, *, final: bool) -> None:
         """Remove the key."""
         if final and self.own_key:
-            resources.forget_key(resources.directory_of(self.namespace), self.name)
+            directory = resources.directory_of(self.namespace)
+            resources.forget_key(directory, self.name, self.token_url)
 
     async def undo(self) -> None:
         """Remove the key, if it is new."""

@@ -1,4 +1,4 @@
-"""`grantserver grant`: permissions to link, made, listed, shown, revoked, removed."""
+"""`grantserver grant`: permissions to link, made, listed, shown, extended, revoked, removed."""
 
 import sys
 from collections.abc import Sequence
@@ -9,7 +9,15 @@ import click
 from app import ambient
 from app.cli.commands import Noun
 from app.cli.files import STANDARD
-from app.cli.issuing import Choice, create, create_with_token, grant_options, tell_of_token, terms
+from app.cli.issuing import (
+    Choice,
+    create,
+    create_with_token,
+    grant_options,
+    moment,
+    tell_of_token,
+    terms,
+)
 from app.cli.issuing import warn_if_local as _warn_if_local
 from app.cli.opening import actor, opened
 from app.cli.output import (
@@ -25,8 +33,10 @@ from app.cli.output import (
     table,
     warn,
 )
-from app.domain import codes
+from app.domain import codes, policies
+from app.domain.durations import format_seconds, parse_window
 from app.domain.grants import Grant, Redemption
+from app.domain.policies import Policy
 from app.domain.reach import Reach
 from app.domain.renewals import Given
 from app.domain.theft import SuspectedTheft, Suspicion
@@ -165,6 +175,7 @@ def _show(name: str, site: str | None, form: Form) -> None:
         *([("Revoked", rfc3339(grant.revoked_at))] if grant.revoked_at is not None else []),
         ("Cost", grant.cost),
         ("Issuer", grant.issuer or "the site's"),
+        *_policy_facts(grant),
         ("URL", url or "none yet: nobody knows an address of the server"),
     ]
     document = {
@@ -193,6 +204,56 @@ def _show(name: str, site: str | None, form: Form) -> None:
                 ],
             )
         )
+
+
+@command.command(
+    "extend",
+    examples=[
+        "grantserver grant extend lab --site west --window 1h",
+        "grantserver grant extend lab --until 2027-03-01T08:00:00Z --redemptions 5",
+    ],
+)
+@click.argument("name")
+@_site_option
+@click.option("--window", metavar="DURATION", help="How long it can be redeemed, from now on.")
+@click.option("--until", metavar="TIME", help="Until when, instead: 2027-03-01T08:00:00Z.")
+@click.option(
+    "--redemptions",
+    type=int,
+    metavar="N",
+    help="How many times it can be redeemed, those that were made included.",
+)
+def _extend(
+    name: str, site: str | None, window: str | None, until: str | None, redemptions: int | None
+) -> None:
+    """Let a grant be redeemed for longer, or more often.
+
+    The code stays, so whoever had it can redeem once more. A grant that has expired, or is used
+    up, is open again. One that was revoked stays so.
+    """
+    if (window is None) is (until is None) and (window is not None or redemptions is None):
+        raise click.UsageError("give --window or --until, --redemptions, or both")
+    now = ambient.utc_now()
+    expires_at = None
+    if window is not None:
+        expires_at = now + parse_window(window)
+    elif until is not None:
+        expires_at = moment("until", until)
+    home = opened()
+    grant = grants.extend(
+        home.database,
+        name,
+        site=site,
+        expires_at=expires_at,
+        allowed=redemptions,
+        actor=actor(),
+        now=now,
+        ceilings=home.ceilings,
+    )
+    say(
+        f"Grant {grant.name} of site {grant.site} can be redeemed until "
+        f"{rfc3339(grant.expires_at)}; it was redeemed {_used(grant)}."
+    )
 
 
 @command.command(
@@ -289,6 +350,25 @@ def _state(grant: Grant, now: int) -> str:
     return grant.state(now).replace("_", " ")
 
 
+def _policy_facts(grant: Grant) -> list[tuple[str, object]]:
+    """What few grants have: lines for a person, and none for what was not given."""
+    policy = grant.policy or Policy()
+    lifetime = policy.lifetime_seconds
+    found: list[tuple[str, object]] = [
+        ("Description", " ".join(grant.description.split())),
+        ("Labels", ", ".join(f"{name}={value}" for name, value in sorted(grant.labels.items()))),
+        ("Not before", "" if grant.not_before is None else rfc3339(grant.not_before)),
+        ("Subjects", ", ".join(policy.subjects)),
+        ("From", ", ".join(policy.networks)),
+        ("Per subject", policy.per_subject),
+        ("Name prefix", policy.name_prefix),
+        ("Lifetime", None if lifetime is None else format_seconds(lifetime)),
+        ("Key type", policy.key_type),
+        ("Policy", "" if policy.understood else "of a later release: nobody fulfils it"),
+    ]
+    return [(name, value) for name, value in found if value]
+
+
 def _redemptions_table(redemptions: Sequence[Redemption]) -> str:
     any_revoked = any(one.revoked_at is not None for one in redemptions)
     rows = [
@@ -360,6 +440,10 @@ def _document(
         "linkCost": grant.cost,
         "issuer": grant.issuer,
         "tokenTheftSuspected": suspected,
+        "description": grant.description,
+        "labels": dict(grant.labels),
+        "notBefore": _time(grant.not_before),
+        "policy": None if grant.policy is None else policies.document(grant.policy),
     }
 
 

@@ -3,7 +3,7 @@
 import ipaddress
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -14,9 +14,12 @@ from app import ambient
 from app.cli.files import STANDARD, new_file
 from app.cli.opening import actor
 from app.cli.output import hint, paste, say, warn
+from app.domain.certificates import KeyType
 from app.domain.durations import format_seconds, parse_window
 from app.domain.grants import SHORT_WINDOW, Grant
-from app.domain.times import rfc3339
+from app.domain.policies import Policy, read_lifetime
+from app.domain.times import parse_rfc3339, rfc3339
+from app.errors import Invalid
 from app.home import Home
 from app.services import grants
 from app.services.grants import Issued, Wish
@@ -50,6 +53,52 @@ _OPTIONS: Final = (
         metavar="AUTHORITY",
         help="Authority that signs instead of the site's own.",
     ),
+    click.option(
+        "--subject",
+        "subjects",
+        multiple=True,
+        metavar="PATTERN",
+        help="Only this subject may redeem it; * stands for any characters, ? for one. Give it "
+        "several times for several.",
+    ),
+    click.option(
+        "--from",
+        "networks",
+        multiple=True,
+        metavar="NETWORK",
+        help="It is redeemed from this network (10.1.0.0/16) or address alone. Give it several "
+        "times for several.",
+    ),
+    click.option(
+        "--per-subject",
+        type=int,
+        metavar="N",
+        help="How many times one subject may redeem it.",
+    ),
+    click.option("--name-prefix", metavar="TEXT", help="Names of links have to begin with this."),
+    click.option(
+        "--lifetime",
+        metavar="DURATION",
+        help="How long certificates are valid, where that is less than usual: 720h.",
+    ),
+    click.option(
+        "--key-type",
+        type=click.Choice([one.value for one in KeyType]),
+        help="Kind of the certificates' keys, where that is another than usual.",
+    ),
+    click.option(
+        "--not-before",
+        metavar="TIME",
+        help="Nobody can redeem it earlier: a time such as 2027-03-01T08:00:00Z.",
+    ),
+    click.option(
+        "--label",
+        "labels",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Label, by which grants are found again. Give it several times for several.",
+    ),
+    click.option("--description", default="", metavar="TEXT", help="What it is for, to people."),
     click.option("--force", is_flag=True, help="Replace the token file if it is there already."),
 )
 
@@ -64,9 +113,18 @@ class Choice:
     cost: int
     issuer: str | None
     force: bool
+    subjects: tuple[str, ...]
+    networks: tuple[str, ...]
+    per_subject: int | None
+    name_prefix: str | None
+    lifetime: str | None
+    key_type: str | None
+    not_before: str | None
+    labels: tuple[str, ...]
+    description: str
 
     def wish(self, name: str, *, code: str | None = None) -> Wish:
-        """Read them. Raises Invalid for a window that is none."""
+        """Read them. Raises Invalid for what cannot be read."""
         seconds = parse_window(self.window)
         if seconds < SHORT_WINDOW:
             warn(f"a window of {self.window} is short: the token may end before it gets across")
@@ -78,7 +136,37 @@ class Choice:
             cost=self.cost,
             code=code,
             issuer=self.issuer,
+            policy=Policy(
+                subjects=self.subjects,
+                networks=self.networks,
+                lifetime_seconds=None if self.lifetime is None else read_lifetime(self.lifetime),
+                key_type=None if self.key_type is None else KeyType(self.key_type),
+                per_subject=self.per_subject,
+                name_prefix=self.name_prefix,
+            ),
+            not_before=None if self.not_before is None else moment("not_before", self.not_before),
+            labels=read_labels(self.labels),
+            description=self.description,
         )
+
+
+def moment(field: str, text: str) -> int:
+    """Read a time as UTC seconds. Raises Invalid naming the field."""
+    found = parse_rfc3339(text)
+    if found is None:
+        raise Invalid(field, "expected a time such as 2027-03-01T08:00:00Z")
+    return found
+
+
+def read_labels(texts: Sequence[str]) -> dict[str, str]:
+    """Read labels that were typed as KEY=VALUE. Raises Invalid."""
+    labels = dict[str, str]()
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or key in labels:
+            raise Invalid("label", f'"{text[:80]}" is not KEY=VALUE, or comes twice')
+        labels[key] = value
+    return labels
 
 
 def grant_options(command: _Command) -> _Command:
@@ -97,6 +185,7 @@ def create(home: Home, wish: Wish) -> Issued:
         actor=actor(),
         now=ambient.utc_now(),
         random_bytes=ambient.random_bytes,
+        ceilings=home.ceilings,
     )
 
 

@@ -64,7 +64,7 @@ def command(
     question = replace(
         question,
         client=client or question.client,
-        servers=servers or question.servers,
+        servers=tuple(dict.fromkeys(servers)) or question.servers,
         connections=question.connections if connections is None else connections,
     )
     answer = plan(question)

@@ -11,6 +11,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -93,19 +94,22 @@ def store(directory: Path, resources: Sequence[Resource], *, force: bool) -> lis
     return paths
 
 
-def key_path(directory: Path, name: str) -> Path:
+def key_path(directory: Path, name: str, token_url: str) -> Path:
     """Tell where the key of a claim is kept until its answer is stored: no site reads that file.
 
+    Another token of the same name has another one: when it is refused, this one is still wanted.
     Raises Invalid for a name that is no label.
     """
     check_name("name", name)
-    return directory / f".Secret-{name}.key"
+    mark = sha256(token_url.encode()).hexdigest()[:8]
+    return directory / f".Secret-{name}-{mark}.key"
 
 
 def kept_key(path: Path, make: Callable[[], bytes]) -> bytes:
     """Read the key in a file, or make one and keep it there, with mode 0600.
 
-    Raises Invalid("key", …) when something else is there, and as new files do.
+    An empty file gets one as well: with no key at all the server would be asked to make it. Raises
+    Invalid("key", …) when something else is there, and as new files do.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -118,15 +122,19 @@ def kept_key(path: Path, make: Callable[[], bytes]) -> bytes:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise Invalid("key", f"{path} is no regular file")
-        return os.read(descriptor, _LONGEST_KEY_BYTES)
+        if kept := os.read(descriptor, _LONGEST_KEY_BYTES):
+            return kept
     finally:
         os.close(descriptor)
+    with new_file(path, force=True) as file:
+        file.write(made := make())
+    return made
 
 
-def forget_key(directory: Path, name: str) -> None:
+def forget_key(directory: Path, name: str, token_url: str) -> None:
     """Remove the key that was kept for a claim, if there is one."""
     with contextlib.suppress(OSError):  # it is of no use to anybody by now
-        key_path(directory, name).unlink()
+        key_path(directory, name, token_url).unlink()
 
 
 def _make(directory: Path) -> None:

@@ -24,7 +24,9 @@ _NOUNS: Final = {
     "link": Late("app.cli.link", "The links of a connecting site, and what their costs come to."),
     "renew": Late("app.cli.renew", "Renew the certificates of links before they end."),
     "ca": Late("app.cli.ca", "The authorities that sign certificates."),
-    "audit": Late("app.cli.audit", "The record of everything that was changed."),
+    "audit": Late(
+        "app.cli.audit", "The record of everything that was changed, and whether it is as it was."
+    ),
     "db": Late("app.cli.db", "The database: upgraded, checked, backed up, pruned."),
     "doctor": Late("app.cli.doctor", "Look at what breaks in practice, and say what to do."),
 }

@@ -154,6 +154,7 @@ async def _locally(tokens: Sequence[tuple[str, Token]], given: _Options, wait_se
             destination = SystemSite(
                 namespace=given.namespace_directory,
                 name=errand.name,
+                token_url=errand.token.url,
                 own_key=given.own_key,
                 force=given.force,
             )
@@ -257,8 +258,12 @@ async def _redeem(errand: Errand, destination: Destination, attempts: Attempts) 
         # The key is kept for the next run where an answer to it may have been lost.
         await destination.give_up(final=not attempts.lost)
         raise
-    except (GrantServerError, click.ClickException):
+    except GrantServerError:
         await destination.give_up(final=True)
+        raise
+    except click.ClickException:
+        # It was answered, in a way that is of no use: the same key gets the same answer again.
+        await destination.give_up(final=False)
         raise
     await destination.store(receipt, _summary(receipt, errand, asked=bool(attempts.key_pem)))
 

@@ -23,6 +23,7 @@ from app.crypto.keys import (
     signature_hash,
     to_public_der,
 )
+from app.domain.certificates import KeyType
 from app.errors import Invalid, Reason, Refused
 
 LONGEST_REQUEST_BYTES: Final = 3072
@@ -64,6 +65,19 @@ def read_request(der: bytes) -> RequestedKey:
     return RequestedKey(
         public_key=key, public_der=public_der, hash=hashlib.sha256(public_der).digest()
     )
+
+
+def kind_of(key: PublicKey) -> KeyType | None:
+    """Name the kind of a key; an RSA key may have more than 2048 bits. None: none that we make."""
+    match key:
+        case ec.EllipticCurvePublicKey(curve=ec.SECP256R1()):
+            return KeyType.P256
+        case rsa.RSAPublicKey():
+            return KeyType.RSA_2048
+        case ed25519.Ed25519PublicKey():
+            return KeyType.ED25519
+        case _:
+            return None
 
 
 def make_request(private_key_pem: bytes, common_name: str) -> bytes:

@@ -6,13 +6,14 @@ that was not found to be in order. The shapes are those of `skupper.io/v2alpha1`
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final
 
 from app.domain.durations import parse_window
-from app.domain.grants import MOST_REDEMPTIONS
+from app.domain.grants import LONGEST_WINDOW, MOST_REDEMPTIONS
 from app.domain.names import is_object_name
+from app.domain.policies import Policy, read_settings
+from app.domain.times import parse_rfc3339
 from app.errors import Invalid
 
 DEFAULT_WINDOW_SECONDS: Final = 900
@@ -23,21 +24,21 @@ REVOKED: Final = "Revoked at "
 
 LONGEST_CODE: Final = 4096  # bytes; a claim's body is bounded by the same
 _LONGEST_KEPT_NAME: Final = 63  # of a grant in the database
-_LONGEST_WINDOW: Final = 100 * 365 * 86_400
-"""Beyond a century the end could not be written as RFC 3339 (a Go duration may be 292 years)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """What an AccessGrant asks for: the spec with its defaults.
 
-    `code` None means one of ours, `issuer` None the issuer of the site.
+    `code` None means one of ours, `issuer` None the issuer of the site, `policy` None that whoever
+    has the code may redeem.
     """
 
     allowed: int
     window_seconds: int
     code: str | None = field(default=None, repr=False)
     issuer: str | None = None
+    policy: Policy | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +66,7 @@ def read_wanted(spec: Mapping[str, Any]) -> Wanted:
     if not isinstance(window, str):
         raise Invalid("expirationWindow", "expected a text such as 15m")
     seconds = parse_window(window, field="expirationWindow") if window else DEFAULT_WINDOW_SECONDS
-    if seconds > _LONGEST_WINDOW:
+    if seconds > LONGEST_WINDOW:
         raise Invalid("expirationWindow", "expected a century at most")
     code = _given(spec, "code", "")
     if code != "" and not _is_code(code):
@@ -73,8 +74,15 @@ def read_wanted(spec: Mapping[str, Any]) -> Wanted:
     issuer = _given(spec, "issuer", "")
     if issuer != "" and not (isinstance(issuer, str) and is_object_name(issuer)):
         raise Invalid("issuer", "expected the name of a Secret")
+    settings = _given(spec, "settings", {})
+    if not isinstance(settings, Mapping):
+        raise Invalid("settings", "expected names with texts")
     return Wanted(
-        allowed=allowed or 1, window_seconds=seconds, code=code or None, issuer=issuer or None
+        allowed=allowed or 1,
+        window_seconds=seconds,
+        code=code or None,
+        issuer=issuer or None,
+        policy=read_settings(settings),
     )
 
 
@@ -120,15 +128,7 @@ def _revoked_at(conditions: object) -> int | None:
 
 
 def _moment(written: object) -> int | None:
-    """Read RFC 3339 as UTC seconds; without an offset it would be anybody's time."""
-    try:
-        found = datetime.fromisoformat(written) if isinstance(written, str) else None
-        if found is None or found.tzinfo is None:
-            return None
-        seconds = int(found.timestamp())
-    except (ValueError, OverflowError):
-        return None
-    return seconds if seconds >= 1 else None
+    return parse_rfc3339(written) if isinstance(written, str) else None
 
 
 def _is_code(code: object) -> bool:

@@ -5,14 +5,19 @@ is the ledger's guarded statement, which asks the same question once more at the
 """
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from app.domain.policies import NO_LABELS, Policy
+from app.domain.policies import judge as judge_claim
+from app.domain.times import rfc3339
 from app.errors import Invalid, Reason, Refused
 
 MOST_REDEMPTIONS: Final = 1_000_000
 SHORT_WINDOW: Final = 60  # seconds; below it a person hardly gets the token across
+LONGEST_WINDOW: Final = 100 * 365 * 86_400  # a century: later ends cannot be written as RFC 3339
 ID_RANDOM_BYTES: Final = 10
 
 
@@ -25,11 +30,33 @@ class State(StrEnum):
     REVOKED = "revoked"
 
 
+class Sort(StrEnum):
+    """What lists of grants are sorted by."""
+
+    CREATED_AT = "created_at"
+    NAME = "name"
+    EXPIRES_AT = "expires_at"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which grants are asked for; what is None or empty is not asked.
+
+    `sites` are names of sites, and an empty set finds nothing; `label` is a key with its value.
+    """
+
+    sites: frozenset[str] | None = None
+    state: State | None = None
+    name_prefix: str = ""
+    label: tuple[str, str] | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
     """Permission to link to `site`, `allowed` times until `expires_at` (UTC seconds, exclusive).
 
     `id` is a UUID as Kubernetes writes it; `issuer` names an authority that overrides the site's.
+    Before `not_before` (UTC seconds) nobody can redeem it, and after that who fulfils `policy`.
     """
 
     id: str
@@ -43,6 +70,10 @@ class Grant:
     expires_at: int
     revoked_at: int | None = None
     issuer: str | None = None
+    policy: Policy | None = None
+    not_before: int | None = None
+    labels: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)
+    description: str = ""
 
     def state(self, now: int) -> State:
         """Tell what has become of it: revoked before used up before expired before active."""
@@ -131,6 +162,23 @@ def judge(grant: Grant, *, now: int) -> None:
         raise Refused(Reason.EXPIRED)
     if grant.spent >= grant.allowed:
         raise Refused(Reason.USED_UP)
+
+
+def judge_policy(grant: Grant, *, name: str, subject: str, peer: str, now: int) -> None:
+    """Raise Refused(POLICY) unless a claim fulfils the grant's policy, and comes not too early.
+
+    Asked before a kept answer is given again: that holds a key as well.
+    """
+    if grant.not_before is not None and now < grant.not_before:
+        raise Refused(Reason.POLICY, f"the grant begins at {rfc3339(grant.not_before)}")
+    if grant.policy is not None:
+        judge_claim(grant.policy, name=name, subject=subject, peer=peer)
+
+
+def check_not_before(not_before: int | None, expires_at: int) -> None:
+    """Raise Invalid("not_before", …) unless a grant begins before it ends."""
+    if not_before is not None and not_before >= expires_at:
+        raise Invalid("not_before", "the grant would end before it begins")
 
 
 def check_redemptions(allowed: int) -> None:

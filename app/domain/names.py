@@ -75,3 +75,16 @@ def common_name(subject: str) -> str:
         return subject
     kept = text[:_KEPT_OF_LONG_SUBJECT].decode(errors="ignore")  # a cut character is left out
     return f"{kept}-{hashlib.sha256(text).hexdigest()[:32]}"
+
+
+def printable(text: str) -> str:
+    """Write what nobody has checked in a form that can be stored, logged and shown.
+
+    Letters that cannot be printed, line breaks and halves of letters among them, are escaped.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
+        for letter in text
+    )

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from app.domain.link_secrets import Server, annotations
 from app.domain.names import is_object_name
-from app.domain.sites import HIGHEST_PORT, MOST_ENDPOINTS, Role, check_host
+from app.domain.sites import HIGHEST_COST, HIGHEST_PORT, MOST_ENDPOINTS, Role, check_host
 from app.domain.yaml_documents import read_all, write
 from app.errors import Invalid
 
@@ -144,8 +144,8 @@ def _check_link(link: Any, credentials: str) -> str:
     if not isinstance(spec, dict) or spec.get("tlsCredentials") != credentials:
         raise Invalid(_FIELD, "a Link does not use the Secret that came with it")
     cost = spec.get("cost", 0)
-    if not isinstance(cost, int) or isinstance(cost, bool):
-        raise Invalid(_FIELD, "the cost of a Link is no number")
+    if not isinstance(cost, int) or isinstance(cost, bool) or not 0 <= cost <= HIGHEST_COST:
+        raise Invalid(_FIELD, "the cost of a Link is no number that one may have")
     endpoints = spec.get("endpoints")
     if not isinstance(endpoints, list) or not endpoints:
         raise Invalid(_FIELD, "a Link has no endpoints")

@@ -9,6 +9,7 @@ from typing import Final
 
 from app.domain.audit import Act, Entry
 from app.domain.grants import Redemption
+from app.domain.names import printable
 
 _LONGEST: Final = 253
 _LONGEST_PEER: Final = 64
@@ -45,9 +46,9 @@ def suspicion(*, grant_id: str, at: int, name: str, subject: str, peer: str) -> 
     return Suspicion(
         grant_id=grant_id,
         at=at,
-        name=_plain(name)[:_LONGEST],
-        subject=_plain(subject)[:_LONGEST],
-        peer=_plain(peer)[:_LONGEST_PEER],
+        name=printable(name)[:_LONGEST],
+        subject=printable(subject)[:_LONGEST],
+        peer=printable(peer)[:_LONGEST_PEER],
     )
 
 
@@ -79,13 +80,4 @@ def revocation_entry(later: Suspicion, certificates: int) -> Entry:
         actor="server",
         target=f"grant/{later.grant_id}",
         details={"certificates": certificates, "why": "suspected token theft"},
-    )
-
-
-def _plain(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
-        for letter in text
     )

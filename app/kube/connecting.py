@@ -130,7 +130,7 @@ class _Term:
         there = [key for key in self._tokens if scope in {None, key.namespace}]
         for key in there:
             self._to_redeem.add(key)
-        self._log.info("redeeming AccessTokens", namespace=scope or "all", access_tokens=len(there))
+        self._log.info("redeeming AccessTokens", namespace=scope or "all", resources=len(there))
 
     async def _redeem(self, key: Key) -> float | None:
         if not all(one.synced_in(key.namespace) for one in (self._tokens, self._sites)):

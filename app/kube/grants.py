@@ -159,7 +159,9 @@ class AccessGrants:
             return None
         problem, wanted, known = namespace.problem, None, None
         try:
-            wanted = read_wanted(self._spec(found))
+            asked = read_wanted(self._spec(found))
+            self._cluster.check(asked)
+            wanted = asked
         except Invalid as error:
             problem = _told_problem(error, self._spec(found))
         issuer = namespace.issuer if wanted is None else wanted.issuer or namespace.issuer

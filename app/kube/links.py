@@ -183,9 +183,10 @@ class Place:
         """Tell whether what another token has begun is left for good.
 
         It is where both are resources, since one of a name is there at a time. A command may be at
-        work with a token at the moment when a controller is, and neither takes from the other.
+        work with a token at this moment, or come back for an answer that was lost: nobody takes
+        from it.
         """
-        return (_OF_RESOURCE in mark) == (_OF_RESOURCE in self.mark)
+        return _OF_RESOURCE in mark and _OF_RESOURCE in self.mark
 
     def _has_usable_key(self, found: Object) -> bool:
         """Tell whether our Secret has a key to go on with; one without is made anew.

@@ -28,7 +28,7 @@ from app.kube.client import Kube
 from app.kube.informer import Informer
 from app.kube.links import replace_data
 from app.kube.recorder import Importance, Recorder
-from app.kube.resources import SECRETS, Key, Object
+from app.kube.resources import SECRETS, Key, Object, key_of
 from app.metrics import Metrics, Renewing
 from app.services import renewing
 from app.services.renewing import Certificate
@@ -171,7 +171,7 @@ class Renewals:
         soonest = self._clock() + _LEAST_SECONDS
         self._tried[key] = _Tried(fingerprint=new.fingerprint, due=max(new.due_at, soonest))
         until = rfc3339(renewed.not_after)
-        self._log.info("renewed", secret=str(key), until=until)
+        self._log.info("renewed", resource=str(key), until=until)
         self._recorder.tell(SECRETS, found, "Renewed", f"The certificate is good until {until}")
         return None  # the change is on its way to us
 
@@ -199,7 +199,7 @@ class Renewals:
         return max(pause, min(error.retry_after or 0.0, _AGAIN_SECONDS))
 
     def _tell(self, found: Object, why: str) -> None:
-        self._log.warning("not renewed", secret=found["metadata"]["name"], why=why)
+        self._log.warning("not renewed", resource=str(key_of(found)), why=why)
         self._recorder.tell(SECRETS, found, "NotRenewed", why, importance=Importance.WARNING)
 
 

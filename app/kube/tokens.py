@@ -294,11 +294,11 @@ class AccessTokens:
         """Tell what has become of a token, when it is something new."""
         shown = str(key_of(found))
         if message == OK:
-            self._log.info("redeemed", access_token=shown)
+            self._log.info("redeemed", resource=shown)
             done = "The Secret and the Links are there"
             self._recorder.tell(ACCESS_TOKENS, found, token_standing.REDEEMED, done)
             return
-        self._log.warning("not redeemed", access_token=shown, why=message)
+        self._log.warning("not redeemed", resource=shown, why=message)
         self._recorder.tell(ACCESS_TOKENS, found, "Error", message, importance=Importance.WARNING)
 
     def _site(self, namespace: str) -> Object | None:

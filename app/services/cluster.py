@@ -13,11 +13,12 @@ from typing import Final
 from app.crypto.issuers import Issuer, load_issuer, without_text
 from app.crypto.keys import to_pem
 from app.crypto.sealing import NONCE_BYTES, Keyring
-from app.domain import codes
+from app.domain import codes, policies
 from app.domain.access_grants import Told, Wanted, kept_name
 from app.domain.audit import Act, Entry
 from app.domain.authorities import Authority, Purpose
 from app.domain.grants import Grant, State
+from app.domain.policies import NO_CEILINGS, Ceilings, Policy, check_ceilings
 from app.domain.sites import Endpoint, in_stable_order
 from app.domain.theft import SuspectedTheft
 from app.errors import Broken, Conflict, Invalid, Missing
@@ -90,6 +91,7 @@ class Cluster:
     code_keys: Mapping[str, bytes] = field(repr=False)
     clock: Callable[[], int]
     random_bytes: Callable[[int], bytes]
+    ceilings: Ceilings = NO_CEILINGS
     _signers: dict[tuple[str, bytes], Signer] = field(default_factory=dict, repr=False, init=False)
     _names: dict[str, tuple[str, str] | None] = field(default_factory=dict, init=False, repr=False)
     _fingerprints: dict[int, str] = field(default_factory=dict, repr=False, init=False)
@@ -176,6 +178,18 @@ class Cluster:
             forgotten = rows.forget_unused_keys(connection, asked_for, self.clock())
         if forgotten:
             self._signers.clear()
+
+    def check(self, wanted: Wanted) -> None:
+        """Raise Invalid, naming the field of the spec, for what exceeds the server's ceilings."""
+        try:
+            check_ceilings(
+                self.ceilings,
+                window_seconds=wanted.window_seconds,
+                redemptions=wanted.allowed,
+                policy=wanted.policy,
+            )
+        except Invalid as error:
+            raise Invalid(_SPEC_FIELDS[error.field], error.why) from error
 
     def admit(self, resource: Resource, issuer_id: int | None, *, told_until: int) -> Known:
         """Bring the grant of an AccessGrant up to date, and tell what there is to know of it.
@@ -455,6 +469,7 @@ class Cluster:
             row.issuer_id != self._issuer_id(connection, resource, issuer_id)
             or grant.allowed != max(wanted.allowed, grant.spent)
             or row.window_seconds != wanted.window_seconds
+            or grant.policy != wanted.policy
             or (wanted.code is not None and wanted.code != code)
         ):
             return None
@@ -511,6 +526,7 @@ class Cluster:
             created_at=expires_at - wanted.window_seconds,
             expires_at=expires_at,
             revoked_at=told.revoked_at,
+            policy=wanted.policy,
         )
         rows.add(
             connection,
@@ -538,6 +554,7 @@ class Cluster:
                 "spent": grant.spent,
                 "expires_at": grant.expires_at,
                 "revoked_at": grant.revoked_at,
+                **_policy_told(grant.policy),
             },
         )
 
@@ -569,6 +586,8 @@ class Cluster:
             allowed=wanted.allowed,
             expires_at=expires_at,
         )
+        if grant.policy != wanted.policy:
+            grant_rows.change_policy(connection, grant.id, wanted.policy)
         self._note(
             connection,
             Act.GRANT_CHANGED,
@@ -580,6 +599,7 @@ class Cluster:
                 "allowed": wanted.allowed,
                 "expires_at": expires_at,
                 "code": "replaced" if concealed != grant.concealed_code else "kept",
+                **_policy_told(wanted.policy),
             },
         )
 
@@ -607,10 +627,19 @@ class Cluster:
 
 
 _SECRET_FIELDS: Final = {"certificate": "tls.crt", "key": "tls.key"}
+_SPEC_FIELDS: Final = {
+    "window": "expirationWindow",
+    "redemptions": "redemptionsAllowed",
+    "lifetime": "policy-lifetime",
+}
 
 
 def _is_behind(grant: Grant, told: Told) -> bool:
     return grant.spent < told.spent or (grant.revoked_at is None and told.revoked_at is not None)
+
+
+def _policy_told(policy: Policy | None) -> dict[str, str | int | None]:
+    return {} if policy is None else {"policy": policies.written(policy)}
 
 
 def code_purpose(grant_id: str) -> str:

@@ -1,16 +1,37 @@
 """Grants: created with their code, written as tokens, listed, revoked, removed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
-from app.domain import codes
+from app.domain import codes, policies
 from app.domain.access_grants import kept_name
 from app.domain.audit import Act, Entry
 from app.domain.authorities import can_sign_for_sites
 from app.domain.documents import access_token
 from app.domain.durations import format_seconds
-from app.domain.grants import ID_RANDOM_BYTES, Grant, Redemption, check_redemptions, new_id
+from app.domain.grants import (
+    ID_RANDOM_BYTES,
+    LONGEST_WINDOW,
+    Filter,
+    Grant,
+    Redemption,
+    Sort,
+    check_not_before,
+    check_redemptions,
+    new_id,
+)
 from app.domain.names import check_name
+from app.domain.policies import (
+    NO_CEILINGS,
+    NO_LABELS,
+    Ceilings,
+    Policy,
+    check_ceilings,
+    check_description,
+    check_labels,
+    checked,
+)
 from app.domain.reach import Reach
 from app.domain.renewals import Given, check_ordinal
 from app.domain.sites import Site, check_cost
@@ -23,13 +44,18 @@ from app.store import grants as grant_rows
 from app.store import renewals as renewal_rows
 from app.store import sites as site_rows
 from app.store.engine import Connection, Database
+from app.store.grants import Key
+
+DEFAULT_PAGE: Final = 100
+LARGEST_PAGE: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
     """What a grant shall be like; `site` None means the only one, `code` None a new one.
 
-    `window_seconds` counts from now; `cost` is what the Link will have.
+    `window_seconds` counts from now; `cost` is what the Link will have. `not_before` are UTC
+    seconds, before which nobody can redeem it.
     """
 
     name: str
@@ -39,6 +65,31 @@ class Wish:
     cost: int
     code: str | None = field(default=None, repr=False)
     issuer: str | None = None
+    policy: Policy | None = None
+    not_before: int | None = None
+    labels: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What of a grant shall become otherwise; None stays as it is.
+
+    `expires_at` (UTC seconds) and `allowed` may only become more: revoking is what makes less.
+    """
+
+    expires_at: int | None = None
+    allowed: int | None = None
+    labels: Mapping[str, str] | None = None
+    description: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Some grants in order, and where the next page begins; None when this is the last."""
+
+    grants: Sequence[Grant]
+    next: Key | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,17 +108,25 @@ def create(
     actor: str,
     now: int,
     random_bytes: Callable[[int], bytes],
+    ceilings: Ceilings = NO_CEILINGS,
 ) -> Issued:
     """Create a grant.
 
-    Raises Invalid naming the field, Missing for an unknown site, Conflict when the site has a
-    grant of this name.
+    Raises Invalid naming the field, also for what exceeds the server's `ceilings`, Missing for an
+    unknown site, Conflict when the site has a grant of this name.
     """
     check_name("name", wish.name)
     check_redemptions(wish.redemptions)
     check_cost(wish.cost)
     if wish.window_seconds < 1:
         raise Invalid("window", "expected at least one second")
+    check_not_before(wish.not_before, now + wish.window_seconds)
+    check_labels(wish.labels)
+    check_description(wish.description)
+    policy = None if wish.policy is None else checked(wish.policy)
+    check_ceilings(
+        ceilings, window_seconds=wish.window_seconds, redemptions=wish.redemptions, policy=policy
+    )
     if wish.code is not None:
         codes.check_chosen(wish.code)
     code = wish.code or codes.generate(random_bytes)
@@ -90,6 +149,10 @@ def create(
             created_at=now,
             expires_at=now + wish.window_seconds,
             issuer=wish.issuer,
+            policy=policy,
+            not_before=wish.not_before,
+            labels=dict(wish.labels),
+            description=wish.description,
         )
         grant_rows.add(connection, grant)
         audit_rows.add(
@@ -106,6 +169,7 @@ def create(
                     "cost": grant.cost,
                     "allowed": grant.allowed,
                     "expires_at": grant.expires_at,
+                    **_told_policy(grant),
                 },
             ),
         )
@@ -136,6 +200,121 @@ def every(database: Database, *, site: str | None = None) -> Sequence[Grant]:
         return grant_rows.matching(connection, site=site)
 
 
+def page(
+    database: Database,
+    which: Filter,
+    *,
+    now: int,
+    sort: Sort = Sort.CREATED_AT,
+    descending: bool = False,
+    limit: int = DEFAULT_PAGE,
+    after: Key | None = None,
+) -> Page:
+    """Some of the grants that are asked for, in order, at most `limit`.
+
+    `after` is the `next` of the page before, or what its caller kept of that: the value sorted by
+    and the id of a grant, which need not be there any more. Raises Invalid("limit", …), and
+    Invalid("after", …) for a key that belongs to another order.
+    """
+    if not 1 <= limit <= LARGEST_PAGE:
+        raise Invalid("limit", f"expected 1 to {LARGEST_PAGE}")
+    if after is not None and isinstance(after[0], str) is not (sort is Sort.NAME):
+        raise Invalid("after", f"it is no place in a list that is sorted by {sort.value}")
+    with database.reading() as connection:
+        found = grant_rows.page(
+            connection,
+            which,
+            now=now,
+            sort=sort,
+            descending=descending,
+            limit=limit + 1,
+            after=after,
+        )
+    if len(found) <= limit:
+        return Page(grants=found, next=None)
+    last = found[limit - 1]
+    values: dict[Sort, int | str] = {
+        Sort.CREATED_AT: last.created_at,
+        Sort.NAME: last.name,
+        Sort.EXPIRES_AT: last.expires_at,
+    }
+    return Page(grants=found[:limit], next=(values[sort], last.id))
+
+
+def change(
+    database: Database,
+    name: str,
+    wanted: Change,
+    *,
+    site: str | None = None,
+    actor: str,
+    now: int,
+    ceilings: Ceilings = NO_CEILINGS,
+    check: Callable[[Grant], None] | None = None,
+) -> Grant:
+    """Change a grant by its name or id, all of it or nothing; what is so already is not written.
+
+    `check` is called with the grant as it stands when it is changed, and raises to prevent that.
+    Raises as `show` does, Invalid naming the field, also for what exceeds the server's `ceilings`
+    (the window counts from when the grant was made), and Conflict for a longer time or more
+    redemptions of a grant that is revoked, or stands for an AccessGrant, which says both itself.
+    """
+    if wanted.labels is not None:
+        check_labels(wanted.labels)
+    if wanted.description is not None:
+        check_description(wanted.description)
+    if wanted.allowed is not None:
+        check_redemptions(wanted.allowed)
+    with database.writing() as connection:
+        grant = _held(connection, name, site, check)
+        changed = replace(
+            grant,
+            expires_at=grant.expires_at if wanted.expires_at is None else wanted.expires_at,
+            allowed=grant.allowed if wanted.allowed is None else wanted.allowed,
+            labels=grant.labels if wanted.labels is None else dict(wanted.labels),
+            description=grant.description if wanted.description is None else wanted.description,
+        )
+        if changed == grant:
+            return grant
+        extended = changed.expires_at != grant.expires_at or changed.allowed != grant.allowed
+        if extended:
+            _check_extension(connection, grant, changed, ceilings, now)
+        grant_rows.change(connection, changed)
+        told = {name_: value for name_, value in _changes(grant, changed) if value is not None}
+        _note(
+            connection,
+            Act.GRANT_EXTENDED if extended else Act.GRANT_CHANGED,
+            changed,
+            actor,
+            now,
+            told,
+        )
+        return changed
+
+
+def extend(
+    database: Database,
+    name: str,
+    *,
+    site: str | None = None,
+    expires_at: int | None = None,
+    allowed: int | None = None,
+    actor: str,
+    now: int,
+    ceilings: Ceilings = NO_CEILINGS,
+) -> Grant:
+    """Let a grant be redeemed for longer, or more often; raises as `change` does."""
+    return change(
+        database,
+        name,
+        Change(expires_at=expires_at, allowed=allowed),
+        site=site,
+        actor=actor,
+        now=now,
+        ceilings=ceilings,
+    )
+
+
 def resources(database: Database) -> Mapping[str, tuple[str, str]]:
     """Namespace and name of the AccessGrant of each grant that has one, or had, by their ids."""
     with database.reading() as connection:
@@ -161,6 +340,23 @@ def show(
         return grant, grant_rows.redemptions_of(connection, grant.id)
 
 
+def by_id(database: Database, grant_id: str) -> Grant:
+    """The grant of this id, whatever others are called. Raises Missing."""
+    with database.reading() as connection:
+        grant = grant_rows.by_id(connection, grant_id)
+    if grant is None:
+        raise Missing("grant", grant_id)
+    return grant
+
+
+def redemptions(
+    database: Database, grant_id: str, *, after: int, limit: int
+) -> Sequence[Redemption]:
+    """Redemptions of a grant whose number is above `after`, at most `limit`, in their order."""
+    with database.reading() as connection:
+        return grant_rows.redemptions_of(connection, grant_id, limit, after=after)
+
+
 def certificates(database: Database, grant_id: str) -> Sequence[Given]:
     """All certificates of a grant, by redemption; those of one in the order they followed in."""
     with database.reading() as connection:
@@ -176,19 +372,27 @@ class Revoked:
 
 
 def revoke(
-    database: Database, name: str, *, site: str | None = None, actor: str, now: int
+    database: Database,
+    name: str,
+    *,
+    site: str | None = None,
+    actor: str,
+    now: int,
+    certificates: bool = True,
+    check: Callable[[Grant], None] | None = None,
 ) -> Revoked:
     """End a grant at once, and revoke every certificate that was given out with it.
 
-    One that was ended before stays so, and its certificates are revoked all the same. Raises as
-    `show` does.
+    Without `certificates` those are not marked, so no revocation list has them; they are renewed no
+    more all the same. One that was ended before stays so, and its
+    certificates are revoked all the same. `check` is as for `change`. Raises as `show` does.
     """
     with database.writing() as connection:
-        grant = _one(connection, name, site)
+        grant = _held(connection, name, site, check)
         if grant_rows.revoke(connection, grant.id, now):
             _note(connection, Act.GRANT_REVOKED, grant, actor, now)
             grant = replace(grant, revoked_at=now)
-        revoked = renewal_rows.revoke(connection, grant.id, now) or 0
+        revoked = renewal_rows.revoke(connection, grant.id, now) or 0 if certificates else 0
         if revoked:
             told: dict[str, str | int | None] = {"certificates": revoked}
             _note(connection, Act.GRANT_CERTIFICATES_REVOKED, grant, actor, now, told)
@@ -196,15 +400,23 @@ def revoke(
 
 
 def revoke_redemption(
-    database: Database, name: str, ordinal: int, *, site: str | None = None, actor: str, now: int
+    database: Database,
+    name: str,
+    ordinal: int,
+    *,
+    site: str | None = None,
+    actor: str,
+    now: int,
+    check: Callable[[Grant], None] | None = None,
 ) -> Revoked:
     """Revoke the certificates of one redemption, by its number; the grant stays as it is.
 
-    Raises as `show` does, Invalid("redemption", …), and Missing when there is no such redemption.
+    `check` is as for `change`. Raises as `show` does, Invalid("redemption", …), and Missing when
+    there is no such redemption.
     """
     check_ordinal(ordinal)
     with database.writing() as connection:
-        grant = _one(connection, name, site)
+        grant = _held(connection, name, site, check)
         revoked = renewal_rows.revoke(connection, grant.id, now, ordinal=ordinal)
         if revoked is None:
             raise Missing(f'redemption of grant "{grant.name}"', str(ordinal))
@@ -215,14 +427,21 @@ def revoke_redemption(
 
 
 def remove(
-    database: Database, name: str, *, site: str | None = None, actor: str, now: int
+    database: Database,
+    name: str,
+    *,
+    site: str | None = None,
+    actor: str,
+    now: int,
+    check: Callable[[Grant], None] | None = None,
 ) -> Grant:
     """Delete a grant and its redemptions; the audit log keeps both.
 
-    Raises as `show` does, and Conflict while there is an AccessGrant that it stands for.
+    `check` is as for `change`. Raises as `show` does, and Conflict while there is an AccessGrant
+    that it stands for.
     """
     with database.writing() as connection:
-        grant = _one(connection, name, site)
+        grant = _held(connection, name, site, check)
         resource = access_grant_rows.by_id(connection, grant.id)
         if resource is not None and resource.sealed_code:
             raise Conflict(
@@ -253,6 +472,76 @@ def _note(
             details={"name": grant.name, "site": grant.site, "spent": grant.spent, **(told or {})},
         ),
     )
+
+
+def _told_policy(grant: Grant) -> dict[str, str | int | None]:
+    """What the audit log keeps of a new grant that most grants have nothing of."""
+    told: dict[str, str | int | None] = {
+        "policy": policies.written(grant.policy),
+        "not_before": grant.not_before,
+        "labels": _labels(grant.labels) or None,
+        "description": grant.description or None,
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _changes(before: Grant, after: Grant) -> Iterator[tuple[str, str | int | None]]:
+    if after.expires_at != before.expires_at:
+        yield "expires_at", after.expires_at
+        yield "expired_at_before", before.expires_at
+    if after.allowed != before.allowed:
+        yield "allowed", after.allowed
+        yield "allowed_before", before.allowed
+    if after.labels != before.labels:
+        yield "labels", _labels(after.labels)
+    if after.description != before.description:
+        yield "description", after.description
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    return ",".join(f"{name}={value}" for name, value in sorted(labels.items()))
+
+
+def _check_extension(
+    connection: Connection, grant: Grant, changed: Grant, ceilings: Ceilings, now: int
+) -> None:
+    if grant.revoked_at is not None:
+        raise Conflict(f'grant "{grant.name}" is revoked, which is for good: make a new one')
+    resource = access_grant_rows.by_id(connection, grant.id)
+    if resource is not None and resource.sealed_code:
+        raise Conflict(
+            f'grant "{grant.name}" stands for AccessGrant "{resource.name}" in namespace '
+            f'"{resource.namespace}", which says how long and how often: change the resource'
+        )
+    if changed.expires_at < grant.expires_at:
+        raise Invalid("expires_at", f"it is {rfc3339(grant.expires_at)} now: only later will do")
+    if changed.expires_at != grant.expires_at and changed.expires_at <= now:
+        raise Invalid("expires_at", "it is over by then: only a time to come will do")
+    if changed.expires_at - grant.created_at > LONGEST_WINDOW:
+        raise Invalid("expires_at", "expected a century at most")
+    if changed.allowed < grant.allowed:
+        raise Invalid("redemptions", f"it is {grant.allowed} now: only more will do")
+    check_ceilings(
+        ceilings,
+        window_seconds=(
+            changed.expires_at - grant.created_at if changed.expires_at != grant.expires_at else 0
+        ),
+        redemptions=changed.allowed if changed.allowed != grant.allowed else 0,
+        policy=None,
+    )
+
+
+def _held(
+    connection: Connection, name: str, site: str | None, check: Callable[[Grant], None] | None
+) -> Grant:
+    """Find a grant that stays as it is until the transaction ends, and have it checked."""
+    found = _one(connection, name, site)
+    grant = grant_rows.locked(connection, found.id)
+    if grant is None:
+        raise Missing("grant", name)
+    if check is not None:
+        check(grant)
+    return grant
 
 
 def _one(connection: Connection, name: str, site: str | None) -> Grant:

@@ -18,9 +18,10 @@ from structlog.stdlib import BoundLogger
 
 from app.errors import GrantServerError
 from app.metrics import Pruned
+from app.services.audit_chain import Chain
 from app.store import pruning
 from app.store.engine import Database
-from app.store.pruning import ANSWERS, AUDIT, BEGINNING, RENEWALS, Aging, Place
+from app.store.pruning import ANSWERS, BEGINNING, RENEWALS, Aging, Place
 
 UNBOUNDED: Final = sys.maxsize
 ROTATION_SECONDS: Final = 60.0
@@ -53,6 +54,7 @@ class Sweeper:
     """
 
     database: Database
+    chain: Chain
     keep: Keep
     clock: Callable[[], int]
     step: int = 500
@@ -74,8 +76,18 @@ class Sweeper:
             ended = now - self.keep.grants_seconds
             yield from self._aged(RENEWALS, Pruned.RENEWALS, ended, dry=dry)
         if self.keep.audit_seconds:
-            yield from self._aged(AUDIT, Pruned.AUDIT, now - self.keep.audit_seconds, dry=dry)
+            yield from self._audit(now - self.keep.audit_seconds, dry=dry)
         yield from self._authorities(now, dry=dry)
+
+    def _audit(self, until: int, *, dry: bool) -> Iterator[Mapping[Pruned, int]]:
+        """Delete what is sealed, and old: the chain is told how far."""
+        self.chain.seal()
+        gone = 0
+        for deleted in self.chain.prune(until, step=self.step, dry=dry):
+            yield {Pruned.AUDIT: deleted}
+            gone += deleted
+            if gone >= self.most:
+                return
 
     def _authorities(self, now: int, *, dry: bool) -> Iterator[Mapping[Pruned, int]]:
         """Forget those of issuer Secrets; there are few, and most sweeps find none."""
@@ -284,6 +296,7 @@ class Housekeeping:
 
 def prune(
     database: Database,
+    chain: Chain,
     keep: Keep,
     *,
     clock: Callable[[], int],
@@ -295,7 +308,12 @@ def prune(
     Tells how many rows went; when `dry`, how many would go. Raises Unavailable.
     """
     sweeper = Sweeper(
-        database=database, keep=keep, clock=clock, most=UNBOUNDED, most_in_vain=UNBOUNDED
+        database=database,
+        chain=chain,
+        keep=keep,
+        clock=clock,
+        most=UNBOUNDED,
+        most_in_vain=UNBOUNDED,
     )
     pruned: Counter[Pruned] = Counter()
     steps = sweeper.sweep(dry=dry)

@@ -203,7 +203,7 @@ class GrantLocks:
         for one in merged:
             self._learn(one, now)
         for one in locked:
-            _log.warning("grant locked", grant=one.grant_id, wrong_codes=one.count)
+            _log.warning("grant locked", grant=one.grant_id, failures=one.count)
             self._on_lock()
 
     def _merge(

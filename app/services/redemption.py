@@ -13,24 +13,27 @@ from typing import Final
 
 from app.crypto.answers import NONCE_BYTES, AnswerKeys, answer_keys
 from app.crypto.facts import facts
-from app.crypto.requests import RequestedKey, read_request
+from app.crypto.requests import RequestedKey, kind_of, read_request
 from app.domain import codes
 from app.domain.access_grants import kept_name
+from app.domain.attempts import attempt
 from app.domain.certificates import Credentials
 from app.domain.documents import bundle, link_documents
-from app.domain.grants import Claim, Grant, Redemption, judge
+from app.domain.grants import Claim, Grant, Redemption, judge, judge_policy
 from app.domain.kept_answers import KeptAnswer, unpacked
 from app.domain.names import check_claimed_name, common_name
+from app.domain.policies import Policy
 from app.domain.renewals import judge as judge_certificate
 from app.domain.theft import SuspectedTheft, suspicion
-from app.errors import Broken, Invalid, Reason, Refused
+from app.errors import Broken, Invalid, Reason, Refused, Unready
 from app.metrics import Stage
+from app.services.attempts import Attempts
 from app.services.issuance import Issuance
 from app.services.limits import GrantLocks
 from app.services.theft import TheftAlarm, suspected_in
 from app.store import grants as grant_rows
 from app.store import renewals as renewal_rows
-from app.store.ledger import Found, Keeping, Kept, Ledger, Spending
+from app.store.ledger import Found, Keeping, Kept, Ledger, Spending, too_often
 
 MOST_REQUEST_CHARACTERS: Final = 4096  # in base64; one for an RSA key of 4096 bits has 1,600
 _MOST_SHOWN: Final = 100
@@ -81,6 +84,7 @@ class Redeemer:
     issuance: Issuance
     locks: GrantLocks
     thefts: TheftAlarm
+    attempts: Attempts
     code_keys: Mapping[str, bytes] = field(repr=False)
     answer_salts: Mapping[str, bytes] = field(repr=False)
     retry_seconds: int
@@ -101,7 +105,26 @@ class Redeemer:
         self._check_code(claim, grant)
         name = claim.name or grant.name
         subject = claim.subject or name
+        try:
+            redeemed = await self._answer(claim, found, name, subject, now, began)
+        except Refused as refused:
+            self._note(claim, grant, name, subject, refused.reason, str(refused))
+            raise
+        except Unready as unready:
+            self._note(claim, grant, name, subject, unready.lack)
+            raise
+        if redeemed.serial is None:
+            self._note(claim, grant, name, subject)
+        return redeemed
+
+    async def _answer(
+        self, claim: Claim, found: Found, name: str, subject: str, now: int, began: float
+    ) -> Redeemed:
+        """Answer a claim with the right code."""
+        grant = found.grant
         requested = None if claim.csr is None else _requested(claim.csr)
+        if grant.policy is not None or grant.not_before is not None:
+            judge_policy(grant, name=name, subject=subject, peer=claim.peer, now=now)
         keys = self._answer_keys(claim, grant, name, subject, requested)
         if keys is not None and grant.spent and grant.revoked_at is None:
             # Before "used up" or "expired" is said: the last redemption may have been this claim's.
@@ -137,6 +160,9 @@ class Redeemer:
         judge(grant, now=now)
         check_claimed_name(name)
         certificate_name = common_name(subject)
+        policy = grant.policy
+        if policy is not None:
+            await self._check_policy(policy, grant.id, subject, requested)
         judged = self.monotonic()
         links = link_documents(await self.issuance.links(found, name), credentials=name)
         trust = await self.issuance.trust(found)
@@ -163,6 +189,7 @@ class Redeemer:
                     issuer_id=found.issuer_id,
                 ),
                 keeping=None if keys is None else self._keeping(keys, answer, now),
+                per_subject=None if policy is None else policy.per_subject,
             )
         )
         if isinstance(outcome, Kept):
@@ -183,6 +210,38 @@ class Redeemer:
             ordinal=outcome.ordinal,
             serial=outcome.serial,
         )
+
+    def _note(
+        self,
+        claim: Claim,
+        grant: Grant,
+        name: str,
+        subject: str,
+        refused: str | None = None,
+        detail: str = "",
+    ) -> None:
+        """Have it written down that somebody with the right code got nothing new."""
+        self.attempts.note(
+            attempt(
+                grant_id=grant.id,
+                name=name,
+                subject=subject,
+                peer=claim.peer,
+                refused=refused,
+                detail=detail,
+            )
+        )
+
+    async def _check_policy(
+        self, policy: Policy, grant_id: str, subject: str, requested: RequestedKey | None
+    ) -> None:
+        """Ask what the claim alone does not tell; how often, the ledger asks once more."""
+        kind = policy.key_type
+        if requested is not None and kind is not None and kind_of(requested.public_key) != kind:
+            raise Refused(Reason.POLICY, f"the certificate request is for no key of kind {kind}")
+        most = policy.per_subject
+        if most is not None and await self.ledger.uses(grant_id, subject) >= most:
+            raise too_often(most)
 
     async def inspect(self, claim: Claim) -> Inspection:
         """Tell the holder of the right code what is left, until when, and who used it.

@@ -244,6 +244,27 @@ class Certificates(_Group):
     )
 
 
+class Ceilings(_Group):
+    """What no grant may exceed, whoever makes it: command line or AccessGrant."""
+
+    window_seconds: Annotated[int, BeforeValidator(duration_reader(least=0, step=SECOND))] = (
+        _setting(
+            "0s",
+            "Longest window of a grant, from when it is made until it ends, also when it is "
+            "extended; a Go duration of whole seconds. With 0s there is no such bound.",
+            expected="a duration of whole seconds, such as 24h or 0s",
+            name="window",
+        )
+    )
+    redemptions: int = _setting(
+        "0",
+        "How many redemptions a grant may allow at most; 0 is a million.",
+        expected="a whole number, 0 to 1000000",
+        least=0,
+        most=1_000_000,
+    )
+
+
 class Sealing(_Group):
     """How private keys are protected at rest."""
 
@@ -518,6 +539,7 @@ class Settings(_Group):
     reach: Reach
     tls: Tls
     grants: Grants
+    ceilings: Ceilings
     certificates: Certificates
     sealing: Sealing
     logs: Logs

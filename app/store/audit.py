@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import ColumnElement, Connection, insert, select
 
 from app.domain.audit import Act, Entry
 from app.store.schema import audit
@@ -29,11 +30,53 @@ def values(entry: Entry) -> dict[str, object]:
     }
 
 
-def latest(connection: Connection, limit: int, target: str | None = None) -> Sequence[Entry]:
-    """The newest `limit` entries, oldest of them first; of one target, if given."""
-    query = select(audit).order_by(audit.c.id.desc()).limit(limit)
-    if target is not None:
-        query = query.where(audit.c.target == target)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which entries are wanted: those for which all that is given here holds.
+
+    `act` is a whole act (`grant.redeemed`) or its noun (`grant`); `actor` is a whole actor or the
+    beginning of one that ends with a colon (`cli:`); `since` and `until` are UTC seconds, both
+    inclusive.
+    """
+
+    target: str | None = None
+    act: str | None = None
+    actor: str | None = None
+    since: int | None = None
+    until: int | None = None
+
+    def conditions(self) -> Sequence[ColumnElement[bool]]:
+        """The same as conditions on rows."""
+        made = []
+        if self.target is not None:
+            made.append(audit.c.target == self.target)
+        if self.act is not None:
+            whole = "." in self.act
+            made.append(
+                audit.c.act == self.act
+                if whole
+                else audit.c.act.startswith(f"{self.act}.", autoescape=True)
+            )
+        if self.actor is not None:
+            several = self.actor.endswith(":")
+            made.append(
+                audit.c.actor.startswith(self.actor, autoescape=True)
+                if several
+                else audit.c.actor == self.actor
+            )
+        if self.since is not None:
+            made.append(audit.c.at >= self.since)
+        if self.until is not None:
+            made.append(audit.c.at <= self.until)
+        return made
+
+
+EVERY: Final = Filter()
+
+
+def latest(connection: Connection, limit: int, wanted: Filter = EVERY) -> Sequence[Entry]:
+    """The newest `limit` entries that are wanted, the oldest of them first."""
+    query = select(audit).where(*wanted.conditions()).order_by(audit.c.id.desc()).limit(limit)
     return [
         Entry(
             at=row.at,

@@ -123,10 +123,22 @@ class Database:
         `on_use` gets 1 for one that does, and -1 for one that is free again.
         """
         self._on_error = on_error
-        event.listen(self._engine, "checkout", lambda *_: on_use(1))
-        event.listen(self._engine, "checkin", lambda *_: on_use(-1))
+        used = set[int]()
+
+        def taken(_: object, record: object, __: object) -> None:
+            used.add(id(record))
+            on_use(1)
+
+        def given_back(_: object, record: object) -> None:
+            # One that could not be had comes back as well, without ever having been taken.
+            if id(record) in used:
+                used.discard(id(record))
+                on_use(-1)
+
+        event.listen(self._engine, "checkout", taken)
+        event.listen(self._engine, "checkin", given_back)
         # One that somebody has taken for good, as the ledger does, is no longer one of these.
-        event.listen(self._engine, "detach", lambda *_: on_use(-1))
+        event.listen(self._engine, "detach", given_back)
 
     def check_in_place(self) -> None:
         """Raise Unavailable when what was opened is not what is there now."""

@@ -3,10 +3,12 @@
 Spending is not here: the ledger alone does it.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Row,
     Select,
@@ -15,12 +17,20 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    or_,
     select,
     update,
 )
 
-from app.domain.grants import Grant, Redemption, State
-from app.store.schema import authorities, grants, redemptions, sites
+from app.domain import policies
+from app.domain.grants import Filter, Grant, Redemption, Sort, State
+from app.domain.policies import NO_LABELS, Policy
+from app.store.schema import authorities, grant_labels, grants, redemptions, sites
+
+Key = tuple[int | str, str]
+"""Where a page of grants ends: the value that it is sorted by, and the id, of its last one."""
+
+_LAST: Final = "\x7f"  # behind every character of a name
 
 
 def add(connection: Connection, grant: Grant) -> None:
@@ -39,7 +49,76 @@ def add(connection: Connection, grant: Grant) -> None:
             "created_at": grant.created_at,
             "expires_at": grant.expires_at,
             "revoked_at": grant.revoked_at,
+            "policy": policies.written(grant.policy),
+            "not_before": grant.not_before,
+            "labels": _written(grant.labels),
+            "description": grant.description or None,
         },
+    )
+    if grant.labels:
+        _add_labels(connection, grant.id, grant.labels)
+
+
+def page(
+    connection: Connection,
+    which: Filter,
+    *,
+    now: int,
+    sort: Sort,
+    descending: bool,
+    limit: int,
+    after: Key | None,
+) -> Sequence[Grant]:
+    """At most `limit` grants in order, those behind the key of the last one before.
+
+    Equal ones are in the order of their ids. What is asked for is found by an index of the order,
+    or by those of site and label, so a page costs the same however many grants there are; only a
+    filter that lets few of very many through makes it look at all of them.
+    """
+    column = _ORDERS[sort]
+    query = _query()
+    for condition in _conditions(which, now):
+        query = query.where(condition)
+    if after is not None:
+        value, grant_id = after
+        # The first half alone is what an index can begin at.
+        if descending:
+            query = query.where(column <= value, or_(column < value, grants.c.id < grant_id))
+        else:
+            query = query.where(column >= value, or_(column > value, grants.c.id > grant_id))
+    order = (column.desc(), grants.c.id.desc()) if descending else (column, grants.c.id)
+    rows = connection.execute(query.order_by(*order).limit(limit))
+    return [_grant(row) for row in rows]
+
+
+def locked(connection: Connection, grant_id: str) -> Grant | None:
+    """The grant of this id, as it stays until the transaction ends."""
+    # SQLite knows no locks of rows: there, whoever writes is alone.
+    connection.execute(select(grants.c.id).where(grants.c.id == grant_id).with_for_update())
+    return by_id(connection, grant_id)
+
+
+def change(connection: Connection, grant: Grant) -> None:
+    """Write what an operator may change of a grant: how often, until when, labels, description."""
+    connection.execute(
+        update(grants)
+        .where(grants.c.id == grant.id)
+        .values(
+            allowed=grant.allowed,
+            expires_at=grant.expires_at,
+            labels=_written(grant.labels),
+            description=grant.description or None,
+        )
+    )
+    connection.execute(delete(grant_labels).where(grant_labels.c.grant_id == grant.id))
+    if grant.labels:
+        _add_labels(connection, grant.id, grant.labels)
+
+
+def change_policy(connection: Connection, grant_id: str, policy: Policy | None) -> None:
+    """Write the policy that the resource of a grant asks for now."""
+    connection.execute(
+        update(grants).where(grants.c.id == grant_id).values(policy=policies.written(policy))
     )
 
 
@@ -80,12 +159,15 @@ def remove(connection: Connection, grant_id: str) -> bool:
 
 
 def redemptions_of(
-    connection: Connection, grant_id: str, limit: int | None = None
+    connection: Connection, grant_id: str, limit: int | None = None, *, after: int = 0
 ) -> Sequence[Redemption]:
-    """The redemptions of a grant, the first one first; no more than `limit` of them."""
+    """The redemptions of a grant, the first one first; no more than `limit` of them.
+
+    Those up to number `after` are left out.
+    """
     rows = connection.execute(
         select(redemptions)
-        .where(redemptions.c.grant_id == grant_id)
+        .where(redemptions.c.grant_id == grant_id, redemptions.c.ordinal > after)
         .order_by(redemptions.c.ordinal)
         .limit(limit)
     )
@@ -140,6 +222,61 @@ _ADD: Final = insert(grants).values(
 )
 
 
+_ORDERS: Final[Mapping[Sort, ColumnElement[Any]]] = {
+    Sort.CREATED_AT: grants.c.created_at,
+    Sort.NAME: grants.c.name,
+    Sort.EXPIRES_AT: grants.c.expires_at,
+}
+
+
+def _conditions(which: Filter, now: int) -> Iterator[ColumnElement[bool]]:
+    if which.sites is not None:
+        # By number, which the index of a site's grants begins with.
+        named = select(sites.c.id).where(sites.c.name.in_(sorted(which.sites)))
+        one = len(which.sites) == 1
+        yield grants.c.site_id == named.scalar_subquery() if one else grants.c.site_id.in_(named)
+    if which.name_prefix:
+        yield grants.c.name >= which.name_prefix
+        yield grants.c.name < which.name_prefix + _LAST
+    if which.label is not None:
+        label, value = which.label
+        yield grants.c.id.in_(
+            select(grant_labels.c.grant_id).where(
+                grant_labels.c.label == label, grant_labels.c.value == value
+            )
+        )
+    match which.state:
+        case State.REVOKED:
+            yield grants.c.revoked_at.is_not(None)
+        case State.USED_UP:
+            yield grants.c.revoked_at.is_(None)
+            yield grants.c.spent >= grants.c.allowed
+        case State.EXPIRED:
+            yield grants.c.revoked_at.is_(None)
+            yield grants.c.spent < grants.c.allowed
+            yield grants.c.expires_at <= now
+        case State.ACTIVE:
+            yield grants.c.revoked_at.is_(None)
+            yield grants.c.spent < grants.c.allowed
+            yield grants.c.expires_at > now
+        case None:
+            pass
+
+
+def _add_labels(connection: Connection, grant_id: str, labels: Mapping[str, str]) -> None:
+    connection.execute(
+        insert(grant_labels),
+        [
+            {"label": label, "value": value, "grant_id": grant_id}
+            for label, value in sorted(labels.items())
+        ],
+    )
+
+
+def _written(labels: Mapping[str, str]) -> str | None:
+    return json.dumps(dict(labels), sort_keys=True, separators=(",", ":")) if labels else None
+
+
 def _grant(row: Row[tuple[object, ...]]) -> Grant:
     return Grant(
         id=row.id,
@@ -153,6 +290,10 @@ def _grant(row: Row[tuple[object, ...]]) -> Grant:
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
         issuer=row.issuer,
+        policy=None if row.policy is None else policies.read(row.policy),
+        not_before=row.not_before,
+        labels=NO_LABELS if row.labels is None else json.loads(row.labels),
+        description=row.description or "",
     )
 
 

@@ -10,8 +10,10 @@ from typing import Any, Protocol
 
 from sqlalchemy import Select, func, select
 
+from app.domain import policies
 from app.domain.audit import Act, Entry
 from app.domain.grants import Grant, Redemption
+from app.errors import Reason, Refused
 from app.store.schema import authorities, grants, sites
 
 
@@ -48,10 +50,14 @@ class Keeping:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spending:
-    """A redemption that is wanted, and its answer where answers are kept."""
+    """A redemption that is wanted, and its answer where answers are kept.
+
+    `per_subject` is how often its subject may redeem the grant; None without such a bound.
+    """
 
     redemption: Redemption
     keeping: Keeping | None = None
+    per_subject: int | None = None
 
 
 class Ledger(Protocol):
@@ -69,15 +75,19 @@ class Ledger(Protocol):
         Raises as `find` does.
         """
 
+    async def uses(self, grant_id: str, subject: str) -> int:
+        """Tell how often a subject has redeemed a grant that bounds it; raises as `find` does."""
+
     async def spend(self, spending: Spending) -> Redemption | Kept:
         """Spend one redemption durably, and return it with its ordinal.
 
-        The guarded update, the redemption's row, its answer and its audit row are one
-        transaction. When this returns, they are on the disk; when it raises, nothing was spent:
-        Refused (used up, expired, revoked or removed in the meantime), Unavailable (disk full,
-        database away, or locked by others for three seconds), Broken (a constraint of ours
-        failed). When the same claim was answered in the meantime, nothing is spent either, and
-        that answer is returned.
+        The guarded update, the redemption's row, its answer, its audit row and the count of its
+        subject's redemptions, where that is bounded, are one transaction. When this returns, they
+        are on the disk; when it raises, nothing was spent:
+        Refused (used up, expired, revoked or removed in the meantime, or the subject has redeemed
+        as often as it may), Unavailable (disk full, database away, or locked by others for three
+        seconds), Broken (a constraint of ours failed). When the same claim was answered in the
+        meantime, nothing is spent either, and that answer is returned.
         """
 
     async def close(self) -> None:
@@ -102,6 +112,8 @@ def found_query() -> Select[tuple[object, ...]]:
             sites.c.id.label("site_id"),
             sites.c.revision,
             func.coalesce(grants.c.issuer_id, sites.c.issuer_id).label("issuer_id"),
+            grants.c.policy,
+            grants.c.not_before,
         )
         .join(sites, grants.c.site_id == sites.c.id)
         .outerjoin(authorities, grants.c.issuer_id == authorities.c.id)
@@ -123,11 +135,19 @@ def found_in(values: Sequence[Any]) -> Found:
             expires_at=values[8],
             revoked_at=values[9],
             issuer=values[10],
+            policy=None if values[14] is None else policies.read(values[14]),
+            not_before=values[15],
         ),
         site_id=values[11],
         site_revision=values[12],
         issuer_id=values[13],
     )
+
+
+def too_often(most: int) -> Refused:
+    """Refuse a subject that has redeemed a grant as often as it may."""
+    times = "once" if most == 1 else f"{most} times"
+    return Refused(Reason.POLICY, f"the subject has redeemed the grant {times}, and may no more")
 
 
 def audit_entry(redemption: Redemption) -> Entry:

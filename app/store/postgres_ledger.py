@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import psycopg
 from psycopg.errors import (
+    CheckViolation,
     DeadlockDetected,
     LockNotAvailable,
     SerializationFailure,
@@ -36,10 +37,11 @@ from app.store.ledger import (
     audit_entry,
     found_in,
     found_query,
+    too_often,
 )
 from app.store.postgres_line import Line
 from app.store.postgresql import Postgresql
-from app.store.schema import answers, grants
+from app.store.schema import answers, grants, subject_uses
 
 _SESSION: Final[Mapping[str, str]] = {
     "default_transaction_isolation": r"read\ committed",
@@ -62,9 +64,22 @@ GUARD: Final = (
     " AND grants.spent + asked.claims <= grants.allowed"
 )
 NO_MORE_THAN_LEFT: Final = "least(count(*), locked.remaining)"
+_COUNTED: Final = """, counted AS (
+    INSERT INTO subject_uses (grant_id, subject, used, most)
+    SELECT grant_id, subject, count(*), min(most) FROM given
+    GROUP BY grant_id, subject ORDER BY grant_id, subject
+    ON CONFLICT (grant_id, subject)
+    DO UPDATE SET used = subject_uses.used + excluded.used, most = excluded.most
+)"""
 
 
-def spending(*, guard: str = GUARD, claims: str = NO_MORE_THAN_LEFT, when_locked: str = "") -> str:
+def spending(
+    *,
+    guard: str = GUARD,
+    claims: str = NO_MORE_THAN_LEFT,
+    when_locked: str = "",
+    bounded: bool = False,
+) -> str:
     """Write the statement that spends a batch.
 
     `locked`: the rows, locked in one order, so that replicas wait for each other but never in a
@@ -72,7 +87,14 @@ def spending(*, guard: str = GUARD, claims: str = NO_MORE_THAN_LEFT, when_locked
     grant can still give to this batch. `taken`: the decision; no row back means no, whatever was
     read or judged before. `given`: the claims that got one, first come, first served. The rest is
     written down, or nothing is.
+
+    With `bounded`, redemptions of each subject are counted as well: a constraint of the counter's
+    row refuses to count beyond its bound, and nothing of the batch is spent then. The counter is
+    read as it is once its grant is locked, so no snapshot comes between.
     """
+    most, most_array, counted = "", "", ""
+    if bounded:
+        most, most_array, counted = ", most", ", %(most)b::integer[]", _COUNTED
     return f"""
 WITH wanted AS MATERIALIZED (
     SELECT * FROM unnest(
@@ -80,10 +102,10 @@ WITH wanted AS MATERIALIZED (
         %(serial)b::text[], %(fingerprint)b::text[], %(not_after)b::bigint[],
         %(redeemed_at)b::bigint[], %(issuer_id)b::integer[], %(act)b::text[], %(actor)b::text[],
         %(target)b::text[], %(other_details)b::text[], %(claim_key)b::bytea[], %(sealed)b::bytea[],
-        %(until)b::bigint[]
+        %(until)b::bigint[]{most_array}
     ) WITH ORDINALITY AS wanted (
         grant_id, name, subject, peer, serial, fingerprint, not_after, redeemed_at, issuer_id,
-        act, actor, target, other_details, claim_key, sealed, until, place
+        act, actor, target, other_details, claim_key, sealed, until{most}, place
     )
 ), ranked AS MATERIALIZED (
     SELECT *, row_number() OVER (PARTITION BY grant_id ORDER BY place) AS rank FROM wanted
@@ -117,13 +139,16 @@ WITH wanted AS MATERIALIZED (
     SELECT redeemed_at, act, actor, target,
         '{{"ordinal":' || ordinal || ',' || other_details
     FROM given ORDER BY place
-)
+){counted}
 SELECT place, ordinal FROM given
 """  # noqa: S608  # parts of ours
 
 
 SPEND: Final = spending()
 SPEND_UNLOCKED: Final = spending(when_locked="SKIP LOCKED")
+# Of grants that bound how often a subject may redeem; no others pay for it.
+SPEND_BOUNDED: Final = spending(bounded=True)
+SPEND_BOUNDED_UNLOCKED: Final = spending(when_locked="SKIP LOCKED", bounded=True)
 
 
 def _compiled(statement: Any) -> str:
@@ -146,6 +171,10 @@ WHERE claim_key = ANY(%(keys)b::bytea[])
 """
 WHY_NOT: Final = """
 SELECT id, revoked_at, expires_at, allowed - spent FROM grants WHERE id = ANY(%(keys)b::text[])
+"""
+USES: Final = """
+SELECT used FROM subject_uses
+WHERE grant_id = %(grant_id)b::text AND subject = %(subject)b::text
 """
 FORGET_STALE: Final = """
 DELETE FROM answers USING unnest(%(keys)b::bytea[], %(nows)b::bigint[]) AS stale (key, now)
@@ -213,6 +242,11 @@ class PostgresLedger:
         answer = await self._kept.find(claim_key)
         return None if answer is None or answer.expires_at <= now else answer.kept
 
+    async def uses(self, grant_id: str, subject: str) -> int:
+        """Tell how often a subject has redeemed a grant that bounds it."""
+        rows = await self._ask(USES, {"grant_id": grant_id, "subject": subject})
+        return rows[0][0] if rows else 0
+
     async def spend(self, spending: Spending) -> Redemption | Kept:
         """Spend one redemption durably; see the port."""
         return await self._queue.spend(spending)
@@ -260,7 +294,9 @@ class PostgresLedger:
         self._watch_queue()
         held = any(one.spending.redemption.grant_id in self._held for one in batch)
         try:
-            spent = await self._settle(_wishes(batch), SPEND_UNLOCKED if held else SPEND)
+            spent = 0
+            for wishes in _by_kind(_wishes(batch)):
+                spent += await self._settle(wishes, unlocked=held)
         except GrantServerError as error:
             give_all(batch, error)
         except (psycopg.Error, OSError) as error:
@@ -279,13 +315,13 @@ class PostgresLedger:
         loop = asyncio.get_running_loop()
         self._watch = loop.call_later(_WATCH_SECONDS, self._watch_queue)
 
-    async def _settle(self, wishes: Sequence[_Wish], statement: str) -> int:
+    async def _settle(self, wishes: Sequence[_Wish], *, unlocked: bool) -> int:
         """Give every claim its own answer, and tell how many redemptions were spent."""
         try:
-            spent, left = await self._spend(wishes, statement)
+            spent, left = await self._spend(wishes, unlocked=unlocked)
         except LockNotAvailable:
             # Somebody holds one of the grants for long; the others need not wait for him too.
-            return await self._settle(wishes, SPEND_UNLOCKED)
+            return await self._settle(wishes, unlocked=True)
         except (psycopg.IntegrityError, psycopg.DataError):
             # One of them breaks a constraint; it must not take the others with it. Most likely
             # it repeats a claim that another replica has just answered.
@@ -294,7 +330,8 @@ class PostgresLedger:
                 spent += await self._settle_alone(wish)
             return spent
         left = await self._refuse(left)
-        if statement == SPEND_UNLOCKED:
+        if unlocked:
+            self._held -= {wish.spending.redemption.grant_id for wish in wishes}
             await self._put_back(left, all_of_it=len(left) == len(wishes))
         else:
             # Claims of one grant on both sides of the end of its window, or something as rare.
@@ -303,9 +340,16 @@ class PostgresLedger:
         return spent
 
     async def _settle_alone(self, wish: _Wish) -> int:
+        problem: GrantServerError
         for _ in range(_TRIES):
             try:
-                spent, left = await self._spend([wish], SPEND)
+                spent, left = await self._spend([wish], unlocked=False)
+            except CheckViolation as error:
+                # Most likely the same claim, answered elsewhere, was counted a moment ago.
+                if not await self._make_room([wish]):
+                    return 0
+                problem = _refused_by(error, wish.spending)
+                break
             except UniqueViolation as error:
                 if not await self._make_room([wish]):
                     return 0
@@ -322,8 +366,14 @@ class PostgresLedger:
         wish.give(problem)
         return 0
 
-    async def _spend(self, wishes: Sequence[_Wish], statement: str) -> tuple[int, Sequence[_Wish]]:
+    async def _spend(
+        self, wishes: Sequence[_Wish], *, unlocked: bool
+    ) -> tuple[int, Sequence[_Wish]]:
         """Spend what can be spent: how many redemptions, and the claims that got none."""
+        if wishes[0].spending.per_subject is None:
+            statement = SPEND_UNLOCKED if unlocked else SPEND
+        else:
+            statement = SPEND_BOUNDED_UNLOCKED if unlocked else SPEND_BOUNDED
         parameters = _parameters([wish.spending for wish in wishes])
         ordinals = dict(await self._tell(statement, parameters))
         left = []
@@ -389,7 +439,7 @@ class PostgresLedger:
 
     async def _put_back(self, wishes: Sequence[_Wish], *, all_of_it: bool) -> None:
         """Let claims wait on for grants that somebody has locked, while others go on."""
-        self._held = frozenset(wish.spending.redemption.grant_id for wish in wishes)
+        self._held |= {wish.spending.redemption.grant_id for wish in wishes}
         self._queue.put_back([one for wish in wishes for one in wish.waiting])
         if wishes and all_of_it:
             await asyncio.sleep(_HELD_SECONDS)
@@ -427,6 +477,21 @@ def _wishes(batch: Sequence[Waiting]) -> Sequence[_Wish]:
     return wishes
 
 
+def _by_kind(wishes: Sequence[_Wish]) -> Sequence[Sequence[_Wish]]:
+    """Part those of grants that bound their subjects from all others, which go first."""
+    bounded = [wish for wish in wishes if wish.spending.per_subject is not None]
+    if not bounded:
+        return (wishes,) if wishes else ()
+    others = [wish for wish in wishes if wish.spending.per_subject is None]
+    return (others, bounded) if others else (bounded,)
+
+
+def _refused_by(error: CheckViolation, spending: Spending) -> GrantServerError:
+    if error.diag.table_name == subject_uses.name and spending.per_subject is not None:
+        return too_often(spending.per_subject)
+    return Broken(f"the ledger refused a redemption: {type(error).__name__}")
+
+
 def _parameters(wanted: Sequence[Spending]) -> dict[str, list[Any]]:
     """Lay a batch out as one array for each column; the ordinal is put in by the statement."""
     columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
@@ -446,6 +511,8 @@ def _parameters(wanted: Sequence[Spending]) -> dict[str, list[Any]]:
         )
         for column, value in zip(columns.values(), row, strict=True):
             column.append(value)
+    if wanted and wanted[0].per_subject is not None:
+        columns["most"] = [Int4(spending.per_subject or 0) for spending in wanted]
     return columns
 
 

@@ -30,7 +30,6 @@ from sqlalchemy import (
 from app.store.schema import (
     access_grants,
     answers,
-    audit,
     authorities,
     grants,
     redemptions,
@@ -53,7 +52,6 @@ class Aging(NamedTuple):
 
 
 ANSWERS: Final = Aging(answers, answers.c.expires_at)
-AUDIT: Final = Aging(audit, audit.c.at)
 RENEWALS: Final = Aging(renewals, renewals.c.not_after)
 
 

@@ -25,8 +25,9 @@ from sqlalchemy import (
     text,
 )
 
-REVISION: Final = "0005"  # the migration that makes exactly these tables
-OLDEST_SERVED: Final = "0002"  # whose programs still run on them
+REVISION: Final = "0007"  # the migration that makes exactly these tables
+# Programs before 0007 know no policies: they would let anybody in who has the code.
+OLDEST_SERVED: Final = "0007"  # whose programs still run on them
 
 metadata = MetaData(
     naming_convention={
@@ -153,6 +154,10 @@ grants = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Column("revoked_at", BigInteger, nullable=True),
+    Column("policy", Text, nullable=True),  # JSON; none of most grants
+    Column("not_before", BigInteger, nullable=True),
+    Column("labels", Text, nullable=True),  # JSON
+    Column("description", Text, nullable=True),
     UniqueConstraint("site_id", "name"),
     CheckConstraint("length(id) = 36", name="id_is_uuid"),
     CheckConstraint("allowed BETWEEN 1 AND 1000000", name="allowed_in_range"),
@@ -161,7 +166,35 @@ grants = Table(
     CheckConstraint("expires_at > created_at", name="window_is_positive"),
     sqlite_with_rowid=False,  # found by id alone: one tree to descend instead of two
 )
+# The orders of lists. None holds what a redemption changes, so that it touches none of them.
 Index(None, grants.c.expires_at)
+Index(None, grants.c.created_at, grants.c.id)
+Index(None, grants.c.name, grants.c.id)
+Index(None, grants.c.site_id, grants.c.created_at, grants.c.id)
+
+# The labels of grants once more, one by one, to find grants by them.
+grant_labels = Table(
+    "grant_labels",
+    metadata,
+    Column("label", String(320), primary_key=True),
+    Column("value", String(63), primary_key=True),
+    Column("grant_id", ForeignKey("grants.id", ondelete="CASCADE"), primary_key=True),
+    sqlite_with_rowid=False,
+)
+Index(None, grant_labels.c.grant_id)
+
+# How often a subject has redeemed a grant that bounds it. The bound stands in each row, so that
+# the database itself refuses to go beyond.
+subject_uses = Table(
+    "subject_uses",
+    metadata,
+    Column("grant_id", ForeignKey("grants.id", ondelete="CASCADE"), primary_key=True),
+    Column("subject", String(253), primary_key=True),
+    Column("used", Integer, nullable=False),
+    Column("most", Integer, nullable=False),
+    CheckConstraint("used BETWEEN 1 AND most", name="used_within_most"),
+    sqlite_with_rowid=False,
+)
 
 redemptions = Table(
     "redemptions",
@@ -282,6 +315,33 @@ audit = Table(
     # Numbers are never used again, so a row that was cut off the end leaves a gap behind.
     sqlite_autoincrement=True,
 )
+
+# The place of each row of the audit log in its chain, and links of it that were signed. No
+# reference: what is missing is to be seen, not prevented.
+audit_links = Table(
+    "audit_links",
+    metadata,
+    Column("position", BIG_NUMBER, primary_key=True, autoincrement=False),
+    Column("audit_id", BigInteger, nullable=False, unique=True),
+    Column("hash", LargeBinary, nullable=False),
+    CheckConstraint("position >= 1", name="position_is_positive"),
+    CheckConstraint("length(hash) = 32", name="hash_is_whole"),
+)
+audit_heads = Table(
+    "audit_heads",
+    metadata,
+    Column("id", BIG_NUMBER, primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("highest_id", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("key_id", String(16), nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+    CheckConstraint("kind IN ('sealed', 'pruned')", name="kind_known"),
+    CheckConstraint("length(hash) = 32", name="hash_is_whole"),
+)
+Index(None, audit_heads.c.position)
 
 # One row that the readiness check writes, so that "writable" is seen and not guessed.
 heartbeat = Table(

@@ -37,8 +37,9 @@ from app.store.ledger import (
     audit_entry,
     found_in,
     found_query,
+    too_often,
 )
-from app.store.schema import answers, audit, grants, redemptions, sites
+from app.store.schema import answers, audit, grants, redemptions, sites, subject_uses
 
 _READ_BUSY_MILLISECONDS: Final = 100  # the loop must not stand still for another process
 _BUSY_DELAYS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)  # seconds; the last is repeated
@@ -79,6 +80,17 @@ SPEND = _compiled(
 WHY_NOT = _compiled(
     select(grants.c.revoked_at, grants.c.expires_at).where(grants.c.id == bindparam("grant_id"))
 )
+USES = _compiled(
+    select(subject_uses.c.used).where(
+        subject_uses.c.grant_id == bindparam("grant_id"),
+        subject_uses.c.subject == bindparam("subject"),
+    )
+)
+# Its bound stands in the row: the database itself refuses to count beyond.
+COUNT_USE = """
+INSERT INTO subject_uses (grant_id, subject, used, most) VALUES (:grant_id, :subject, 1, :most)
+ON CONFLICT (grant_id, subject) DO UPDATE SET used = used + 1, most = excluded.most
+"""
 FORGET_STALE = _compiled(
     delete(answers).where(
         answers.c.claim_key == bindparam("claim_key"), answers.c.expires_at <= bindparam("now")
@@ -118,6 +130,13 @@ class SqliteLedger:
         """Find the answer that was given to the same claim, if it is kept still."""
         try:
             return _kept(self._reader, claim_key, now)
+        except sqlite3.Error as error:
+            raise _unavailable(error) from error
+
+    async def uses(self, grant_id: str, subject: str) -> int:
+        """Tell how often a subject has redeemed a grant that bounds it."""
+        try:
+            return _uses(self._reader, grant_id, subject)
         except sqlite3.Error as error:
             raise _unavailable(error) from error
 
@@ -282,9 +301,16 @@ def _spend(writer: sqlite3.Connection, spending: Spending) -> Outcome:
     """Run the guarded update for one redemption, and say precisely why when it refuses."""
     wanted, keeping = spending.redemption, spending.keeping
     now = wanted.redeemed_at
-    row = writer.execute(SPEND, {"grant_id": wanted.grant_id, "now": now}).fetchall()
-    if row:
-        return wanted.numbered(row[0][0])
+    most = spending.per_subject
+    # Nobody else writes before this transaction ends: what is read here holds.
+    exhausted = most is not None and _uses(writer, wanted.grant_id, wanted.subject) >= most
+    if not exhausted:
+        row = writer.execute(SPEND, {"grant_id": wanted.grant_id, "now": now}).fetchall()
+        if row:
+            if most is not None:
+                use = {"grant_id": wanted.grant_id, "subject": wanted.subject, "most": most}
+                writer.execute(COUNT_USE, use)
+            return wanted.numbered(row[0][0])
     # The last redemption may have been this same claim's, a moment ago in another process.
     if keeping is not None and (kept := _kept(writer, keeping.claim_key, now)) is not None:
         return kept
@@ -294,7 +320,14 @@ def _spend(writer: sqlite3.Connection, spending: Spending) -> Outcome:
     revoked_at, expires_at = why
     if revoked_at is not None:
         return Refused(Reason.REVOKED)
+    if most is not None and exhausted:
+        return too_often(most)
     return Refused(Reason.EXPIRED if expires_at <= now else Reason.USED_UP)
+
+
+def _uses(connection: sqlite3.Connection, grant_id: str, subject: str) -> int:
+    row = connection.execute(USES, {"grant_id": grant_id, "subject": subject}).fetchone()
+    return 0 if row is None else row[0]
 
 
 def _make_room(writer: sqlite3.Connection, spending: Spending) -> Kept | None:

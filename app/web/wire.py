@@ -40,6 +40,9 @@ REFUSALS: Final[Mapping[Reason, Refusal]] = {
     Reason.CERTIFICATE_SUPERSEDED: Refusal(403, "Certificate was superseded"),
     Reason.RENEWED_TOO_OFTEN: Refusal(429, "Certificate renewed too often"),
     Reason.UNKNOWN_AUTHORITY: Refusal(404, "No such authority"),
+    # As of an expired one: there is no such claim for whoever asks. 403 would mean a wrong code,
+    # and a text of its own would tell a thief that somewhere else the code is good.
+    Reason.POLICY: Refusal(404, "No such claim"),
 }
 LACKS: Final[Mapping[Lack, Refusal]] = {
     Lack.ENDPOINTS: Refusal(503, "No valid endpoints found for site"),

@@ -54,6 +54,62 @@ def test_an_answer_that_could_not_be_stored_is_had_again(honoured: Cli, stranger
     assert len({asked_with(asked) for asked in stranger.asked}) == 1
 
 
+def junk(_: Asked) -> tuple[int, bytes]:
+    return 200, b"<html>hello</html>"
+
+
+def test_after_an_answer_that_is_of_no_use_the_same_key_is_asked_for(
+    honoured: Cli, stranger: Stranger, kube: Kube, tmp_path: Path
+) -> None:
+    """It was redeemed: another key would cost one more redemption, or find none left."""
+    answer = stranger.say
+    for words in (["--out", "ns"], in_shop(kube, tmp_path)):
+        stranger.asked.clear()
+        stranger.say = junk
+        assert honoured.run("token", "redeem", "lab.yaml", *words).exit_code == 1
+        stranger.say = answer
+        honoured.done("token", "redeem", "lab.yaml", *words)
+        assert len({asked_with(asked) for asked in stranger.asked}) == 1
+
+
+def test_another_token_of_the_same_name_that_is_refused_takes_no_key_away(
+    honoured: Cli, stranger: Stranger
+) -> None:
+    def break_off(_: Asked) -> tuple[int, bytes]:
+        raise ConnectionAbortedError
+
+    answer, stranger.say = stranger.say, break_off
+    assert honoured.run("token", "redeem", "lab.yaml", "--out", "ns").exit_code == 3
+    mine = {asked_with(asked) for asked in stranger.asked}
+    stranger.say = lambda _: (404, b"No such claim\n")
+    (honoured.directory / "other.yaml").write_text(stranger.token(url=f"{stranger.url}/y"))
+    assert honoured.run("token", "redeem", "other.yaml", "--out", "ns").exit_code == 1
+    stranger.asked.clear()
+    stranger.say = answer
+    honoured.done("token", "redeem", "lab.yaml", "--out", "ns")
+    assert {asked_with(asked) for asked in stranger.asked} == mine
+
+
+def test_another_token_of_the_same_name_leaves_what_a_command_has_begun(
+    honoured: Cli, stranger: Stranger, kube: Kube, tmp_path: Path
+) -> None:
+    words = in_shop(kube, tmp_path)
+
+    def break_off(_: Asked) -> tuple[int, bytes]:
+        raise ConnectionAbortedError
+
+    answer, stranger.say = stranger.say, break_off
+    assert honoured.run("token", "redeem", "lab.yaml", *words).exit_code == 3
+    mine = {asked_with(asked) for asked in stranger.asked}
+    stranger.asked.clear()
+    (honoured.directory / "other.yaml").write_text(stranger.token(url=f"{stranger.url}/y"))
+    assert honoured.run("token", "redeem", "other.yaml", *words).exit_code == 1
+    assert stranger.asked == []  # its code was not sent
+    stranger.say = answer
+    honoured.done("token", "redeem", "lab.yaml", *words)
+    assert {asked_with(asked) for asked in stranger.asked} == mine
+
+
 def in_shop(kube: Kube, directory: Path, *, site: bool = True) -> list[str]:
     """Have a namespace with a Site; give the words that lead there."""
     kube.install_skupper()
@@ -247,3 +303,21 @@ def test_a_key_of_an_earlier_run_stays_where_nobody_was_asked(
     assert kept.read_bytes() == before
     stranger.say = answer
     honoured.done("token", "redeem", "lab.yaml", "--out", "ns")
+
+
+def test_an_output_that_is_full_is_told_in_words(honoured: Cli, stranger: Stranger) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "app", "token", "redeem", "lab.yaml"],
+            cwd=honoured.directory,
+            env=honoured.environment | {"PYTHONPATH": str(Path.cwd())},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert ended.returncode == 1
+    assert "standard output cannot be written: No space left on device" in ended.stderr
+    assert "may have been counted" in ended.stderr
+    assert len(stranger.asked) == 1

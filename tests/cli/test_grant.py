@@ -341,3 +341,89 @@ def test_the_grant_of_a_resource_is_revoked_but_not_removed(west: Cli) -> None:
         cluster.revoke("prod", "to-west")
     west.done("grant", "remove", "to-west")
     assert west.json("grant", "list") == []
+
+
+def test_a_policy_is_given_shown_and_kept_to(west: Cli) -> None:
+    west.done(
+        *("grant", "create", "lab", "--subject", "east-*", "--subject", "north"),
+        *("--from", "10.1.0.0/16", "--per-subject", "1", "--name-prefix", "east-"),
+        *("--lifetime", "720h", "--key-type", "ed25519", "--not-before", "2020-01-01T00:00:00Z"),
+        *("--label", "team=ops", "--description", "Stores of the east"),
+    )
+    shown = west.json("grant", "show", "lab")
+    assert shown["policy"] == {
+        "subjects": ["east-*", "north"],
+        "networks": ["10.1.0.0/16"],
+        "lifetime": 720 * 3600,
+        "keyType": "ed25519",
+        "perSubject": 1,
+        "namePrefix": "east-",
+    }
+    assert (shown["labels"], shown["description"]) == ({"team": "ops"}, "Stores of the east")
+    assert shown["notBefore"] == "2020-01-01T00:00:00Z"
+    lines = {
+        line.partition("  ")[0]: line for line in west.done("grant", "show", "lab").split("\n")
+    }
+    for name, text in {
+        "Subjects": "east-*, north",
+        "From": "10.1.0.0/16",
+        "Lifetime": "720h",
+        "Labels": "team=ops",
+    }.items():
+        assert lines[name].endswith(text)
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "field"),
+    [
+        ("--subject", "", "subjects"),
+        ("--from", "10.1.0.1/16", "networks"),
+        ("--per-subject", "0", "per_subject"),
+        ("--name-prefix", "East", "name_prefix"),
+        ("--lifetime", "1d", "lifetime"),
+        ("--lifetime", "9000h", "lifetime"),
+        ("--not-before", "tomorrow", "not_before"),
+        ("--label", "team", "label"),
+        ("--label", "te am=ops", "labels"),
+        ("--description", "x" * 1001, "description"),
+    ],
+)
+def test_a_policy_that_makes_no_sense_names_its_field(
+    west: Cli, option: str, text: str, field: str
+) -> None:
+    result = west.run("grant", "create", "lab", option, text)
+    assert result.exit_code == 2
+    assert f"error: {field}: " in result.stderr
+    assert west.json("grant", "list") == []
+
+
+def test_no_grant_exceeds_a_ceiling_of_the_server(west: Cli) -> None:
+    west.environment["GRANTSERVER_CEILINGS_WINDOW"] = "1h"
+    west.environment["GRANTSERVER_CEILINGS_REDEMPTIONS"] = "2"
+    for option, text, field in (("--window", "61m", "window"), ("--redemptions", "3", "redemptio")):
+        result = west.run("grant", "create", "lab", option, text)
+        assert result.exit_code == 2
+        assert f"error: {field}" in result.stderr
+    west.done("grant", "create", "lab", "--window", "1h", "--redemptions", "2")
+    for option, text in (("--window", "2h"), ("--redemptions", "3")):
+        assert west.run("grant", "extend", "lab", option, text).exit_code == 2
+
+
+def test_a_grant_is_extended_in_time_and_in_number(west: Cli) -> None:
+    west.done("grant", "create", "lab", "--window", "10m")
+    told = west.done("grant", "extend", "lab", "--window", "1h", "--redemptions", "5")
+    assert "it was redeemed 0 of 5" in told
+    until = "2100-01-01T00:00:00Z"
+    assert until in west.done("grant", "extend", "lab", "--until", until)
+    shown = west.json("grant", "show", "lab")
+    assert (shown["expirationTime"], shown["redemptionsAllowed"]) == (until, 5)
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--window", "1h", "--until", "2100-01-01T00:00:00Z"), ("--until", "soon")]
+)
+def test_what_shall_be_extended_is_said_once(west: Cli, options: tuple[str, ...]) -> None:
+    west.done("grant", "create", "lab")
+    before = west.json("grant", "show", "lab")
+    assert west.run("grant", "extend", "lab", *options).exit_code == 2
+    assert west.json("grant", "show", "lab") == before

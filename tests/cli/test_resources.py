@@ -17,6 +17,8 @@ from app.cli.resources import (
 from app.domain.receipts import Resource
 from app.errors import Conflict, Invalid, Unavailable
 
+URL = "https://west.example/grant"
+
 
 def a_link(name: str = "lab") -> list[Resource]:
     return [
@@ -57,6 +59,14 @@ def test_what_is_no_directory_is_told(tmp_path: Path) -> None:
     (tmp_path / "input").touch()
     with pytest.raises(Conflict, match="no directory"):
         prepare(tmp_path, "lab", force=False)
+
+
+def test_an_empty_file_gets_a_key_which_would_else_be_made_by_the_server(tmp_path: Path) -> None:
+    path = tmp_path / "empty"
+    path.touch(0o644)
+    assert kept_key(path, lambda: b"made") == b"made"
+    assert kept_key(path, lambda: b"another") == b"made"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "a.b", "x\n", "", "A"])
@@ -115,20 +125,22 @@ def test_all_are_stored_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_key_is_kept_until_it_is_forgotten(tmp_path: Path) -> None:
-    path = key_path(tmp_path, "lab")
+    path = key_path(tmp_path, "lab", URL)
     assert not path.name.endswith((".yaml", ".yml"))
     assert kept_key(path, lambda: b"first") == b"first"
     assert kept_key(path, lambda: b"second") == b"first"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    forget_key(tmp_path, "lab")
-    forget_key(tmp_path, "lab")
+    forget_key(tmp_path, "lab", "https://west.example/another")
+    assert path.exists()
+    forget_key(tmp_path, "lab", URL)
+    forget_key(tmp_path, "lab", URL)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "x\n", ""])
 def test_no_name_becomes_the_path_of_a_key_unseen(tmp_path: Path, name: str) -> None:
     with pytest.raises(Invalid):
-        key_path(tmp_path, name)
+        key_path(tmp_path, name, URL)
 
 
 def test_a_key_is_read_from_a_file_and_from_nothing_else(tmp_path: Path) -> None:

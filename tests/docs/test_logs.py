@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from app import logs
-from tests.docs.test_catalogs import DOCS, rows
+from tests.docs.test_catalogs import rows
 
 APP = Path(__file__).parent.parent.parent / "app"
 LEVELS = {"debug", "info", "warning", "error", "exception"}
@@ -74,6 +74,4 @@ def test_the_fields_of_every_claim_are_documented() -> None:
 def test_no_field_would_be_taken_out_as_a_secret() -> None:
     """A field that is redacted tells nothing: whoever adds one finds another name for it."""
     page = documented()
-    hidden = {field for fields in page.values() for field in fields if logs._is_secret(field)}
-    assert hidden == {"access_token", "access_tokens", "wrong_codes", "secret"} & hidden
-    assert (DOCS / "logs.md").exists()
+    assert not {field for fields in page.values() for field in fields if logs._is_secret(field)}

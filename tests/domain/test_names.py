@@ -10,6 +10,7 @@ from app.domain.names import (
     common_name,
     is_host_name,
     is_object_name,
+    printable,
 )
 from app.errors import Invalid, Reason, Refused
 
@@ -130,3 +131,13 @@ def test_no_subject_raises_anything_but_refused(subject: str) -> None:
         assert refused.reason is Reason.SUBJECT  # noqa: PT017 - both outcomes are right
     else:
         assert len(made.encode()) <= 64
+
+
+@given(st.text())
+def test_what_is_printable_can_be_shown_stored_and_encoded(text: str) -> None:
+    shown = printable(text)
+    assert shown.isprintable()
+    assert shown.encode().decode() == shown
+    assert printable(shown) == shown
+    if text.isprintable():
+        assert shown == text

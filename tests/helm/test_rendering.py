@@ -403,6 +403,19 @@ def test_rules_and_dashboard_are_those_of_the_monitoring_folder() -> None:
     assert json.loads(config["data"]["grantserver.json"]) == dashboard
 
 
+def test_alerts_lead_to_the_runbooks_that_are_named() -> None:
+    page = "https://wiki.example.com/runbooks"
+    wanted = {"prometheusRule": {"enabled": True, "runbookUrl": page}}
+    rule = only(rendered(merged(LEAST, {"metrics": wanted})), "PrometheusRule")
+    links = [
+        one["annotations"]["runbook_url"]
+        for group in rule["spec"]["groups"]
+        for one in group["rules"]
+    ]
+    assert links
+    assert all(link.startswith(f"{page}#grantserver") for link in links)
+
+
 def test_the_plain_manifests_are_taken_too() -> None:
     for path in sorted((DEPLOY / "manifests").iterdir()):
         text = path.read_text()
@@ -419,3 +432,42 @@ def test_values_that_are_put_over_an_example_stay_apart_from_it() -> None:
     before = merged(LEAST, {})
     merged(LEAST, {"image": {"repository": "x"}})
     assert merged(LEAST, {}) == before
+
+
+def test_one_of_several_replicas_that_ends_is_still_reached_for_a_while() -> None:
+    several = merged(LEAST, {"database": POSTGRESQL, "replicas": 2})
+    [container] = pod(rendered(several))["containers"]
+    assert container["lifecycle"] == {"preStop": {"sleep": {"seconds": 5}}}
+    for values in (LEAST, merged(several, {"drainSeconds": 0})):
+        [container] = pod(rendered(values))["containers"]
+        assert "lifecycle" not in container
+
+
+def test_storage_time_to_end_and_scrapes_are_as_they_were_asked_for() -> None:
+    wanted = {
+        "persistence": {"storageClass": "fast"},
+        "terminationGracePeriodSeconds": 77,
+        "metrics": {"podMonitor": {"enabled": True, "interval": "17s"}},
+    }
+    objects = rendered(wanted)
+    assert only(objects, "PersistentVolumeClaim")["spec"]["storageClassName"] == "fast"
+    assert pod(objects)["terminationGracePeriodSeconds"] == 77
+    [scrape] = only(objects, "PodMonitor")["spec"]["podMetricsEndpoints"]
+    assert scrape == {"port": "ops", "path": "/metrics", "interval": "17s"}
+    [container] = pod(objects)["containers"]
+    assert {"port": scrape["port"]} in [{"port": one["name"]} for one in container["ports"]]
+    monitored = rendered({"metrics": {"serviceMonitor": {"enabled": True, "interval": "17s"}}})
+    [scrape] = only(monitored, "ServiceMonitor")["spec"]["endpoints"]
+    assert scrape == {"port": "ops", "path": "/metrics", "interval": "17s"}
+
+
+def test_the_data_directory_is_the_charts_whatever_the_image_has() -> None:
+    """A variable of the image would win over the file, and the database be elsewhere."""
+    for values, directory in (
+        ({}, "/var/lib/grantserver/data"),
+        ({"config": {"data": {"dir": "/srv/data"}}}, "/srv/data"),
+    ):
+        spec = pod(rendered(values))
+        for container in (*spec["initContainers"], *spec["containers"]):
+            given = {one["name"]: one.get("value") for one in container["env"]}
+            assert given["GRANTSERVER_DATA_DIR"] == directory

@@ -15,6 +15,7 @@ import yaml
 from app import ambient
 from app.domain.grants import Claim
 from app.domain.limits import Allowance
+from app.domain.policies import NO_CEILINGS, Ceilings
 from app.domain.reach import Reach
 from app.kube import client
 from app.kube.connection import Connection, kubeconfig
@@ -85,6 +86,7 @@ class Replica:
     user: str = USER
     rules: Sequence[Object] | None = RULES
     changes: dict[str, Any] = field(default_factory=dict)
+    ceilings: Ceilings = NO_CEILINGS
 
     def __enter__(self) -> Self:
         self._started = threading.Event()
@@ -122,6 +124,7 @@ class Replica:
                 code_keys=self.stand.code_keys,
                 clock=self.stand.clock,
                 random_bytes=ambient.random_bytes,
+                ceilings=self.ceilings,
             )
             made: dict[str, Any] = {
                 "kube": kube,
@@ -162,7 +165,9 @@ class Stage:
         self.kube.create(a_secret(namespace=namespace))
         self.kube.create(a_site(namespace=namespace))
 
-    def replica(self, user: str = USER, **changes: Any) -> Replica:
+    def replica(
+        self, user: str = USER, ceilings: Ceilings = NO_CEILINGS, **changes: Any
+    ) -> Replica:
         """A replica that serves this database, not working yet."""
         return Replica(
             kube=self.kube,
@@ -170,6 +175,7 @@ class Stage:
             directory=self.directory,
             user=user,
             changes=changes,
+            ceilings=ceilings,
         )
 
     def grant(self, name: str = GRANT, namespace: str = NAMESPACE, **spec: Any) -> Object:

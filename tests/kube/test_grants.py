@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
+from app.domain.policies import Ceilings
 from app.domain.times import rfc3339
 from app.errors import GrantServerError, Lack, Reason, Refused, Unready
 from app.kube.grants import kept
@@ -419,6 +420,57 @@ def test_a_grant_that_the_operator_has_revoked_says_so(stage: Stage) -> None:
     status = stage.found(lambda status: status["status"] == "Error")["status"]
     assert status["message"] == f"Revoked at {rfc3339(NOW)}"
     assert refusal(stage, grant) is Reason.REVOKED
+
+
+# Who may redeem it.
+
+
+def test_its_settings_say_who_may_redeem_it_and_a_live_one_follows(stage: Stage) -> None:
+    stage.grant(redemptionsAllowed=3, settings={"policy-subjects": "east-*", "other": "x"})
+    grant = stage.ready()
+    assert refusal(stage, grant, subject="north-1") is Reason.POLICY
+    assert stage.redeem(grant, subject="east-1").ordinal == 1
+    again = taken_in(stage, stage.spec(settings={"policy-subjects": "north-*"}))
+    assert stage.redeem(again, subject="north-1").ordinal == 2
+    assert refusal(stage, again, subject="east-2") is Reason.POLICY
+    last = taken_in(stage, stage.spec(settings=None))
+    assert stage.redeem(last, subject="east-2").ordinal == 3
+
+
+def taken_in(stage: Stage, changed: Object) -> Object:
+    """Wait until the controller has taken in what a resource has become."""
+    made = changed["metadata"]["generation"]
+    return stage.found(
+        lambda status: {one["observedGeneration"] for one in status["conditions"]} == {made}
+    )
+
+
+def test_a_policy_that_is_spelt_wrong_lets_nobody_in(stage: Stage) -> None:
+    stage.grant(settings={"policy-subject": "east-*"})
+    status = stage.found(lambda status: status["status"] == "Error")["status"]
+    assert '"policy-subject" is none of policy-subjects, ' in status["message"]
+    assert "code" not in status
+
+
+@pytest.mark.parametrize(
+    ("field", "spec"),
+    [
+        ("expirationWindow", {"expirationWindow": "2h"}),
+        ("redemptionsAllowed", {"redemptionsAllowed": 6}),
+        ("policy-lifetime", {"settings": {"policy-lifetime": "2h"}}),
+    ],
+)
+def test_what_exceeds_a_ceiling_of_the_server_is_an_error_that_names_it(
+    kube: Kube, stand: Stand, tmp_path: Path, field: str, spec: dict[str, Any]
+) -> None:
+    ceilings = Ceilings(window_seconds=3600, redemptions=5, lifetime_seconds=3600)
+    with staged(kube, stand, tmp_path) as stage, stage.replica(ceilings=ceilings):
+        stage.grant(**spec)
+        status = stage.found(lambda status: status["status"] == "Error")["status"]
+        assert "at most" in status["message"]
+        assert field in status["message"] or field == "expirationWindow"
+        stage.grant("within", expirationWindow="1h", redemptionsAllowed=5)
+        stage.ready("within")
 
 
 # Events.

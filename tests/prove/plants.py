@@ -95,6 +95,9 @@ class _Passing:
     async def find_kept(self, claim_key: bytes, now: int) -> Kept | None:
         return await self._ledger.find_kept(claim_key, now)
 
+    async def uses(self, grant_id: str, subject: str) -> int:
+        return await self._ledger.uses(grant_id, subject)
+
     async def close(self) -> None:
         await self._ledger.close()
 

@@ -1,6 +1,8 @@
 import re
 import traceback
 import uuid
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import yaml
@@ -8,10 +10,12 @@ import yaml
 from app import ambient
 from app.domain import codes
 from app.domain.audit import Act
-from app.domain.grants import Grant
+from app.domain.grants import Filter, Grant, Sort
+from app.domain.policies import NO_CEILINGS, Ceilings, Policy
 from app.domain.reach import Reach
 from app.errors import Conflict, GrantServerError, Invalid, Missing
 from app.services import audit, authorities, grants
+from app.services.grants import Change
 from app.store import audit as audit_rows
 from app.store import grants as grant_rows
 from tests.builders import CODE, GRANT_ID, NOW, PEM, WINDOW, Stand, a_wish
@@ -306,3 +310,224 @@ def test_one_redemption_is_revoked_and_the_grant_goes_on(west: Stand) -> None:
         grants.revoke_redemption(west.database, "to-west", 3, actor="x", now=NOW)
     with pytest.raises(Invalid, match="the first one has number 1"):
         grants.revoke_redemption(west.database, "to-west", 0, actor="x", now=NOW)
+
+
+POLICY = Policy(subjects=("east-*",), networks=("10.0.0.0/8",), lifetime_seconds=600, per_subject=1)
+
+
+def test_a_grant_is_made_with_all_that_was_wished_and_the_audit_log_says_so(west: Stand) -> None:
+    grant = west.make_grant(
+        policy=POLICY, not_before=NOW + 60, labels={"team": "ops"}, description="For the lab"
+    ).grant
+    assert grants.show(west.database, grant.id)[0] == grant
+    assert (grant.policy, grant.not_before) == (POLICY, NOW + 60)
+    (entry,) = audit.latest(west.database, limit=9, target=f"grant/{grant.id}")
+    assert entry.details["policy"] == (
+        '{"subjects":["east-*"],"networks":["10.0.0.0/8"],"lifetime":600,"perSubject":1}'
+    )
+    assert entry.details["not_before"] == NOW + 60
+    assert entry.details["labels"] == "team=ops"
+    assert entry.details["description"] == "For the lab"
+
+
+def test_a_policy_that_asks_for_nothing_is_none(west: Stand) -> None:
+    assert west.make_grant(policy=Policy()).grant.policy is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"policy": Policy(networks=("x",))}, "networks"),
+        ({"labels": {"a b": ""}}, "labels"),
+        ({"description": "\0"}, "description"),
+        ({"not_before": NOW + WINDOW}, "not_before"),
+        ({"window_seconds": 3601}, "window"),
+        ({"redemptions": 11}, "redemptions"),
+        ({"policy": Policy(lifetime_seconds=7201)}, "lifetime"),
+    ],
+)
+def test_a_wish_beyond_what_the_server_allows_makes_no_grant(
+    west: Stand, changes: Any, field: str
+) -> None:
+    with pytest.raises(Invalid) as invalid:
+        grants.create(
+            west.database,
+            a_wish(**changes),
+            code_keys=west.code_keys,
+            actor="cli:test",
+            now=NOW,
+            random_bytes=ambient.random_bytes,
+            ceilings=CEILINGS,
+        )
+    assert invalid.value.field == field
+    assert grants.every(west.database) == []
+
+
+CEILINGS = Ceilings(window_seconds=3600, redemptions=10, lifetime_seconds=7200)
+
+
+def change(stand: Stand, wanted: Change, **options: Any) -> Grant:
+    given: dict[str, Any] = {"actor": "cli:test", "now": NOW + 5, "ceilings": CEILINGS}
+    return grants.change(stand.database, "to-west", wanted, **(given | options))
+
+
+def test_a_grant_is_extended_and_the_audit_log_says_from_what(west: Stand) -> None:
+    grant = west.make_grant().grant
+    changed = grants.extend(
+        west.database,
+        "to-west",
+        expires_at=NOW + 3600,
+        allowed=10,
+        actor="cli:test",
+        now=NOW + 5,
+        ceilings=CEILINGS,
+    )
+    assert (changed.expires_at, changed.allowed) == (NOW + 3600, 10)
+    assert grants.show(west.database, grant.id)[0] == changed
+    entry = audit.latest(west.database, limit=1, target=f"grant/{grant.id}")[0]
+    assert (entry.act, entry.at) == (Act.GRANT_EXTENDED, NOW + 5)
+    assert entry.details == {
+        "name": "to-west", "site": "west", "spent": 0, "expires_at": NOW + 3600,
+        "expired_at_before": NOW + WINDOW, "allowed": 10, "allowed_before": 2,
+    }  # fmt: skip
+
+
+def test_labels_and_description_are_changed_and_the_rest_stays(west: Stand) -> None:
+    grant = west.make_grant(policy=POLICY, labels={"a": "b"}, description="old").grant
+    changed = change(west, Change(labels={}, description="new"))
+    assert changed == replace(grant, labels={}, description="new")
+    assert grants.show(west.database, grant.id)[0] == changed
+    entry = audit.latest(west.database, limit=1, target=f"grant/{grant.id}")[0]
+    assert entry.act is Act.GRANT_CHANGED
+    assert (entry.details["labels"], entry.details["description"]) == ("", "new")
+    assert "expires_at" not in entry.details
+
+
+def test_what_is_so_already_is_not_written(west: Stand) -> None:
+    grant = west.make_grant(labels={"a": "b"}).grant
+    wanted = Change(labels={"a": "b"}, description="", expires_at=grant.expires_at, allowed=2)
+    assert change(west, wanted) == grant
+    assert acts(west, grant) == [Act.GRANT_CREATED]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "field"),
+    [
+        (Change(expires_at=NOW + WINDOW - 1), "expires_at"),
+        (Change(expires_at=NOW + 3601), "window"),
+        (Change(expires_at=NOW + 2**40), "expires_at"),
+        (Change(allowed=1), "redemptions"),
+        (Change(allowed=11), "redemptions"),
+        (Change(allowed=0), "redemptions"),
+        (Change(labels={"-": ""}), "labels"),
+        (Change(description="a" * 1001), "description"),
+    ],
+)
+def test_a_grant_is_made_neither_less_nor_more_than_the_server_allows(
+    west: Stand, wanted: Change, field: str
+) -> None:
+    grant = west.make_grant().grant
+    with pytest.raises(Invalid) as invalid:
+        change(west, wanted)
+    assert invalid.value.field == field
+    assert grants.show(west.database, grant.id)[0] == grant
+    assert acts(west, grant) == [Act.GRANT_CREATED]
+
+
+def test_an_expired_grant_is_opened_again_but_not_into_the_past(west: Stand) -> None:
+    west.make_grant()
+    now = NOW + WINDOW + 100
+    with pytest.raises(Invalid, match="time to come"):
+        change(west, Change(expires_at=now - 50), now=now, ceilings=NO_CEILINGS)
+    assert change(west, Change(expires_at=now + 1), now=now, ceilings=NO_CEILINGS).expires_at > now
+
+
+def test_what_was_made_before_there_was_a_ceiling_can_be_described_all_the_same(
+    west: Stand,
+) -> None:
+    west.make_grant(window_seconds=9999, redemptions=99)
+    assert change(west, Change(description="x")).description == "x"
+    assert change(west, Change(description="y"), ceilings=Ceilings(redemptions=1)).description
+
+
+def test_a_revoked_grant_stays_so(west: Stand) -> None:
+    west.make_grant()
+    grants.revoke(west.database, "to-west", actor="cli:test", now=NOW)
+    with pytest.raises(Conflict, match="revoked"):
+        change(west, Change(allowed=3))
+    assert change(west, Change(description="x")).description == "x"
+
+
+def test_a_grant_of_an_access_grant_is_extended_by_its_resource(stand: Stand) -> None:
+    cluster = a_cluster(stand)
+    put(cluster, authority_id=sign(cluster, "west", a_secret()))
+    admit(cluster)
+    with pytest.raises(Conflict, match='AccessGrant "to-west"'):
+        change(stand, Change(allowed=3))
+    assert change(stand, Change(labels={"a": "b"})).labels == {"a": "b"}
+
+
+def test_whoever_has_seen_another_state_changes_nothing(west: Stand) -> None:
+    grant = west.make_grant().grant
+    seen: list[Grant] = []
+
+    def check(found: Grant) -> None:
+        seen.append(found)
+        raise Conflict("it has changed meanwhile")
+
+    common: Any = {"actor": "cli:test", "now": NOW, "check": check}
+    for attempt in (
+        lambda: grants.change(west.database, grant.id, Change(allowed=5), **common),
+        lambda: grants.revoke(west.database, grant.id, **common),
+        lambda: grants.remove(west.database, grant.id, **common),
+    ):
+        with pytest.raises(Conflict):
+            attempt()
+    assert seen == [grant] * 3
+    assert grants.show(west.database, grant.id)[0] == grant
+
+
+def test_a_grant_is_ended_without_marking_its_certificates(west: Stand) -> None:
+    grant = west.make_grant().grant
+    redeem_with_key(west, grant)
+    ended = grants.revoke(
+        west.database, grant.id, actor="cli:test", now=NOW + 1, certificates=False
+    )
+    assert (ended.certificates, ended.grant.revoked_at) == (0, NOW + 1)
+    assert grants.show(west.database, grant.id)[1][0].revoked_at is None
+    marked = grants.revoke(west.database, grant.id, actor="cli:test", now=NOW + 2)
+    assert marked.certificates == 1
+
+
+def test_grants_are_listed_page_by_page(west: Stand) -> None:
+    for number in range(5):
+        west.make_grant(name=f"g{number}")
+    for sort in Sort:
+        names: list[str] = []
+        page = grants.page(west.database, Filter(), now=NOW, sort=sort, limit=2)
+        while page.next is not None:
+            names += [one.name for one in page.grants]
+            page = grants.page(
+                west.database, Filter(), now=NOW, sort=sort, limit=2, after=page.next
+            )
+        names += [one.name for one in page.grants]
+        assert sorted(names) == [f"g{number}" for number in range(5)]
+    whole = grants.page(west.database, Filter(), now=NOW, limit=5)
+    assert (len(whole.grants), whole.next) == (5, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"limit": 0}, "limit"),
+        ({"limit": 501}, "limit"),
+        ({"after": ("a", "b")}, "after"),
+        ({"after": (1, "b"), "sort": Sort.NAME}, "after"),
+    ],
+)
+def test_a_page_is_bounded_and_a_place_belongs_to_its_order(
+    west: Stand, options: Any, field: str
+) -> None:
+    with pytest.raises(Invalid) as invalid:
+        grants.page(west.database, Filter(), now=NOW, **options)
+    assert invalid.value.field == field

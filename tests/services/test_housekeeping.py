@@ -14,17 +14,21 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select
 
 from app import ambient
+from app.crypto.audit_heads import HeadKeys
 from app.domain.grants import Claim
 from app.errors import GrantServerError, Unavailable
 from app.metrics import Pruned
 from app.services import grants, housekeeping
+from app.services.audit_chain import Chain
 from app.services.housekeeping import UNBOUNDED, Housekeeping, Keep, Sweeper
 from app.store import authorities, pruning, schema, sites
 from app.store.engine import Connection, Database
+from app.store.pruning import Aging
 from tests.builders import CODE, GRANT_ID, NOW, WINDOW, Clock, Stand, an_authority
 from tests.services.clusters import a_cluster, a_secret, admit, put, sign
 from tests.store.test_pruning import add_answers, add_entries, add_grant, name, times
 
+AUDIT = Aging(schema.audit, schema.audit.c.at)
 DAY = 86_400
 KEEP = Keep(grants_seconds=90 * DAY, audit_seconds=365 * DAY)
 OLD, YOUNG = NOW - 90 * DAY, NOW - 90 * DAY + 1
@@ -50,8 +54,14 @@ def base(database: Database) -> Database:
     return database
 
 
+def a_chain(database: Database) -> Chain:
+    return Chain(database=database, keys=HeadKeys.of({"one": bytes(32)}), clock=Clock())
+
+
 def a_sweeper(database: Database, **changes: Any) -> Sweeper:
-    made: dict[str, Any] = {"keep": KEEP, "clock": Clock(), "step": 3}
+    made: dict[str, Any] = {
+        "keep": KEEP, "clock": Clock(), "step": 3, "chain": a_chain(database)
+    }  # fmt: skip
     return Sweeper(database=database, **(made | changes))
 
 
@@ -91,7 +101,7 @@ def test_what_may_go_goes_and_the_rest_stays(base: Database) -> None:
     assert grants_in(base) == {2, 3}
     with base.reading() as connection:
         assert times(connection, pruning.ANSWERS) == [NOW + 1]
-        assert times(connection, pruning.AUDIT) == [NOW - 365 * DAY + 1]
+        assert times(connection, AUDIT) == [NOW - 365 * DAY + 1]
 
 
 def test_a_dry_sweep_deletes_nothing_and_takes_the_next_one_nothing_away(base: Database) -> None:
@@ -254,7 +264,7 @@ def test_of_rows_of_any_age_the_right_ones_go(
             assert kept == Counter({name(number): len(grants[number][1]) for number in stay})
             for aging, ages, until in (
                 (pruning.ANSWERS, answers, NOW),
-                (pruning.AUDIT, entries, NOW - 365 * DAY),
+                (AUDIT, entries, NOW - 365 * DAY),
             ):
                 found = [at - until for at in times(connection, aging)]
                 young = [age for age in ages if age > 0]
@@ -629,7 +639,9 @@ def test_pruning_now_goes_to_the_end(base: Database, dry: bool) -> None:
         add_answers(connection, *[NOW] * 1001)
         for number in range(30):
             add_grant(connection, number, OLD, NOW if number > 9 else NOW + 1)
-    found = housekeeping.prune(base, KEEP, clock=Clock(), monotonic=ambient.monotonic, dry=dry)
+    found = housekeeping.prune(
+        base, a_chain(base), KEEP, clock=Clock(), monotonic=ambient.monotonic, dry=dry
+    )
     assert found == {
         Pruned.ANSWERS: 1001,
         Pruned.GRANTS: 20,
@@ -651,4 +663,4 @@ def test_a_database_that_is_away_is_told(base: Database, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(pruning, "look", away)
     with pytest.raises(GrantServerError):
-        housekeeping.prune(base, KEEP, clock=Clock(), monotonic=ambient.monotonic)
+        housekeeping.prune(base, a_chain(base), KEEP, clock=Clock(), monotonic=ambient.monotonic)

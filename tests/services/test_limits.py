@@ -94,7 +94,13 @@ def test_the_addresses_of_one_ipv6_network_share_their_failures() -> None:
 def test_only_failures_of_the_peers_own_count(reason: Reason) -> None:
     peers = PeerLimits(Allowance(burst=1, interval=1000), monotonic=Monotonic())
     peers.note(HERE, reason)
-    not_its_own = {Reason.USED_UP, Reason.EXPIRED, Reason.REVOKED, Reason.RATE_LIMITED}
+    not_its_own = {
+        Reason.USED_UP,
+        Reason.EXPIRED,
+        Reason.REVOKED,
+        Reason.RATE_LIMITED,
+        Reason.POLICY,
+    }
     # Whoever is told these has the key of a certificate that we have issued.
     not_its_own |= {one for one in Reason if one.name.startswith("CERTIFICATE_")}
     not_its_own |= {Reason.RENEWED_TOO_OFTEN}

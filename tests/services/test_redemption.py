@@ -22,16 +22,21 @@ from app.crypto.facts import facts, verify_issued_by
 from app.crypto.keys import PrivateKey, to_pem
 from app.crypto.requests import make_request
 from app.crypto.sealing import load_or_create
+from app.domain import policies
+from app.domain.audit import Act
 from app.domain.authorities import SPREAD_SECONDS
+from app.domain.certificates import KeyType
 from app.domain.grants import Claim, Grant, Redemption, State
 from app.domain.kept_answers import KeptAnswer, unpacked
 from app.domain.limits import Allowance
 from app.domain.names import common_name
+from app.domain.policies import Policy
 from app.errors import Broken, GrantServerError, Lack, Reason, Refused, Unavailable, Unready
 from app.metrics import Stage
 from app.services import audit, authorities, grants, redemption, rotation, sites, theft
 from app.services.redemption import Inspection, Redeemed, Redeemer
 from app.services.theft import TheftAlarm
+from app.store import schema
 from app.store.sqlite_ledger import SqliteLedger
 from tests.builders import CODE, NOW, SUBJECT, WINDOW, Stand, a_claim
 
@@ -109,7 +114,8 @@ def redemptions(stand: Stand, grant: Grant) -> list[Redemption]:
 def assert_whole(stand: Stand, grant: Grant) -> None:
     assert grants.show(stand.database, grant.id) == (grant, [])
     target = f"grant/{grant.id}"
-    assert len(audit.latest(stand.database, limit=9, target=target)) == 1  # its creation
+    told = [one.act for one in audit.latest(stand.database, limit=9, target=target)]
+    assert [act for act in told if act is not Act.GRANT_REFUSED] == [Act.GRANT_CREATED]
 
 
 def test_a_redemption_gives_secret_and_links_and_writes_down_what_it_gave(
@@ -1255,3 +1261,117 @@ def test_the_stages_of_a_redemption_are_told_and_those_of_a_refusal_are_not(
     assert told == [(Stage.JUDGE, 0.5), (Stage.MINT, 2.0), (Stage.COMMIT, 4.0)]
     in_turn(west, a_claim(key=grant.id, presented_code=b"wrong"), **options)
     assert len(told) == 3
+
+
+def refused(stand: Stand, claim: Claim, **changes: Any) -> Refused:
+    (answer,) = in_turn(stand, claim, **changes)
+    assert isinstance(answer, Refused)
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("policy", "changes", "why"),
+    [
+        (Policy(subjects=("north-*",)), {}, "subject"),
+        (Policy(networks=("10.0.0.0/8",)), {}, "address"),
+        (Policy(name_prefix="north-"), {}, "name"),
+        (Policy(understood=False), {}, "later release"),
+        (None, {"not_before": NOW + 1}, "begins at"),
+    ],
+)
+def test_whoever_does_not_fulfil_the_policy_is_refused_and_nothing_is_spent(
+    west: Stand, policy: Policy | None, changes: Any, why: str
+) -> None:
+    grant = west.make_grant().grant
+    with west.database.writing() as connection:
+        table = schema.grants
+        values = {"policy": policies.written(policy)} | changes
+        if policy is not None and not policy.understood:
+            values["policy"] = '{"moonPhase":"full"}'
+        connection.execute(sqlalchemy.update(table).values(values))
+    answer = refused(west, a_claim(key=grant.id))
+    assert answer.reason is Reason.POLICY
+    assert why in str(answer)
+    assert redemptions(west, grant) == []
+
+
+def test_whoever_fulfils_the_policy_redeems(west: Stand) -> None:
+    grant = west.make_grant(
+        policy=Policy(
+            subjects=(SUBJECT,), networks=("192.0.2.0/24",), name_prefix="ea", per_subject=1
+        ),
+        not_before=NOW,
+    ).grant
+    assert redeem(west, a_claim(key=grant.id)).ordinal == 1
+
+
+def test_a_wrong_code_learns_nothing_of_a_policy(west: Stand) -> None:
+    grant = west.make_grant(policy=Policy(subjects=("nobody",))).grant
+    assert reason(west, a_claim(key=grant.id, presented_code=b"x" * 24)) is Reason.WRONG_CODE
+
+
+def test_a_kept_answer_is_not_given_to_who_does_not_fulfil_the_policy(west: Stand) -> None:
+    """It holds a key, and whoever has the code and knows the subject could ask for it."""
+    grant = west.make_grant(policy=Policy(networks=("192.0.2.0/24",))).grant
+    claim = a_claim(key=grant.id)
+    first, thief, again = in_turn(west, claim, replace(claim, peer="198.51.100.1"), claim)
+    assert isinstance(first, Redeemed)
+    assert isinstance(thief, Refused)
+    assert thief.reason is Reason.POLICY
+    assert isinstance(again, Redeemed)
+    assert again.bundle == first.bundle
+
+
+def test_a_subject_redeems_as_often_as_it_may_and_may_ask_again_for_what_it_got(
+    west: Stand,
+) -> None:
+    grant = west.make_grant(redemptions=9, policy=Policy(per_subject=1)).grant
+    mine = a_claim(key=grant.id)
+    other = replace(mine, subject=SUBJECT[:-1] + "0")
+    answers = in_turn(west, mine, replace(mine, name="east-2"), mine, other)
+    one, more, again, another = answers
+    assert isinstance(one, Redeemed)
+    assert isinstance(more, Refused)
+    assert more.reason is Reason.POLICY
+    assert "once" in str(more)
+    assert isinstance(again, Redeemed)
+    assert again.bundle == one.bundle
+    assert isinstance(another, Redeemed)
+    assert another.ordinal == 2
+
+
+def test_nothing_is_minted_for_a_subject_that_may_no_more(
+    west: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grant = west.make_grant(redemptions=9, policy=Policy(per_subject=1)).grant
+    redeem(west, a_claim(key=grant.id))
+    monkeypatch.setattr(mint, "mint_client", None)
+    assert refused(west, a_claim(key=grant.id, name="other")).reason is Reason.POLICY
+
+
+def test_the_policy_says_how_long_the_certificate_lives_and_with_which_key(west: Stand) -> None:
+    grant = west.make_grant(policy=Policy(lifetime_seconds=600, key_type=KeyType.ED25519)).grant
+    given = next(iter(yaml.safe_load_all(redeem(west, a_claim(key=grant.id)).bundle)))
+    pem = base64.b64decode(given["data"]["tls.crt"])
+    certificate = x509.load_pem_x509_certificate(pem)
+    assert isinstance(certificate.public_key(), ed25519.Ed25519PublicKey)
+    assert facts(pem).not_after == NOW + 599
+
+
+def test_no_policy_makes_a_certificate_live_longer_than_the_servers_own_do(west: Stand) -> None:
+    grant = west.make_grant(policy=Policy(lifetime_seconds=7200)).grant
+    redeem(west, a_claim(key=grant.id))
+    assert redemptions(west, grant)[0].not_after == NOW + 3599
+
+
+def test_a_request_for_another_kind_of_key_is_refused(west: Stand) -> None:
+    grant = west.make_grant(policy=Policy(key_type=KeyType.ED25519)).grant
+    keys_made = (ec.generate_private_key(ec.SECP256R1()), ed25519.Ed25519PrivateKey.generate())
+    wrong, right = (
+        a_claim(key=grant.id, csr=base64.b64encode(make_request(to_pem(key), "east")))
+        for key in keys_made
+    )
+    answers = in_turn(west, wrong, right)
+    assert isinstance(answers[0], Refused)
+    assert answers[0].reason is Reason.POLICY
+    assert isinstance(answers[1], Redeemed)

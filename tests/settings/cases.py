@@ -88,6 +88,8 @@ ROWS: Final[tuple[tuple[Any, ...], ...]] = (
     ("grants", "redemption_by_key", "redemption_by_key", False, "true", "true", True),
     ("grants", "retry_window", "retry_window_seconds", 600, "1h", '"1h"', 3600),
     ("grants", "revoke_on_theft", "revoke_on_theft", False, "true", "true", True),
+    ("ceilings", "window", "window_seconds", 0, "24h", '"24h"', 86_400),
+    ("ceilings", "redemptions", "redemptions", 0, "10", "10", 10),
     ("certificates", "lifetime", "lifetime_seconds", 31_536_000, "1h30m", '"1h30m"', 5400),
     (
         *("certificates", "key_type", "key_type", KeyType.P256),

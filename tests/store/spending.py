@@ -71,7 +71,7 @@ def rows(database: Database, grant_id: str = GRANT_ID) -> list[Redemption]:
 
 def entries(database: Database, grant_id: str = GRANT_ID) -> list[Entry]:
     with database.reading() as connection:
-        found = audit.latest(connection, 10_000, f"grant/{grant_id}")
+        found = audit.latest(connection, 10_000, audit.Filter(target=f"grant/{grant_id}"))
     return [entry for entry in found if entry.act is Act.GRANT_REDEEMED]
 
 

@@ -1,5 +1,8 @@
+import pytest
+
 from app.domain.audit import Act
 from app.store import audit
+from app.store.audit import Filter
 from app.store.engine import Database
 from tests.builders import NOW, an_entry
 
@@ -31,6 +34,39 @@ def test_entries_of_one_target_are_found(database: Database) -> None:
         for target in ("grant/a", "grant/b", "grant/a", "grant/ab"):
             audit.add(connection, an_entry(target=target))
     with database.reading() as connection:
-        assert len(audit.latest(connection, 10, "grant/a")) == 2
-        assert len(audit.latest(connection, 1, "grant/a")) == 1
-        assert audit.latest(connection, 10, "grant/%") == []
+        assert len(audit.latest(connection, 10, Filter(target="grant/a"))) == 2
+        assert len(audit.latest(connection, 1, Filter(target="grant/a"))) == 1
+        assert audit.latest(connection, 10, Filter(target="grant/%")) == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (Filter(), "abcd"),
+        (Filter(act="grant.redeemed"), "b"),
+        (Filter(act="grant"), "ab"),
+        (Filter(act="gran"), ""),
+        (Filter(actor="cli:root"), "ad"),
+        (Filter(actor="cli:"), "acd"),
+        (Filter(actor="cli"), ""),
+        (Filter(actor="%:"), ""),
+        (Filter(since=NOW + 2), "cd"),
+        (Filter(until=NOW + 1), "ab"),
+        (Filter(since=NOW + 1, until=NOW + 2, actor="cli:"), "c"),
+    ],
+)
+def test_entries_are_found_for_which_all_holds(
+    database: Database, wanted: Filter, found: str
+) -> None:
+    made = [
+        ("a", Act.GRANT_CREATED, "cli:root"),
+        ("b", Act.GRANT_REDEEMED, "site:east"),
+        ("c", Act.SITE_SET, "cli:rooted"),
+        ("d", Act.AUTHORITY_CREATED, "cli:root"),
+    ]
+    with database.writing() as connection:
+        for after, (target, act, actor) in enumerate(made):
+            audit.add(connection, an_entry(at=NOW + after, target=target, act=act, actor=actor))
+    with database.reading() as connection:
+        assert "".join(one.target for one in audit.latest(connection, 9, wanted)) == found
+        assert [one.target for one in audit.latest(connection, 1, wanted)] == list(found[-1:])

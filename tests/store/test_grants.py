@@ -1,7 +1,11 @@
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from sqlalchemy import insert
 
-from app.domain.grants import Redemption, State
+from app.domain.grants import Filter, Redemption, Sort, State
+from app.domain.policies import Policy
 from app.errors import Conflict
 from app.store import authorities, grants, schema, sites
 from app.store.engine import Connection, Database
@@ -129,3 +133,128 @@ def test_grants_are_counted_by_the_very_state_that_the_domain_gives_them(base: D
 def test_without_grants_every_state_counts_none(database: Database) -> None:
     with database.reading() as connection:
         assert grants.count_by_state(connection, NOW) == dict.fromkeys(State, 0)
+
+
+POLICY = Policy(networks=("10.0.0.0/8",), per_subject=1)
+
+
+def listed(base: Database, which: Filter | None = None, **changes: Any) -> list[str]:
+    """The names of all grants that are asked for, page by page, each of two."""
+    names: list[str] = []
+    after: Any = None
+    options: dict[str, Any] = {"sort": Sort.CREATED_AT, "descending": False, "now": NOW}
+    options |= changes
+    column = options["sort"].value
+    while True:
+        with base.reading() as connection:
+            found = grants.page(connection, which or Filter(), limit=2, after=after, **options)
+        names += [one.name for one in found]
+        if len(found) < 2:
+            return names
+        after = getattr(found[-1], column), found[-1].id
+
+
+@pytest.fixture
+def several(base: Database) -> Database:
+    """Grants a to g, two of which were made at one time."""
+    made = [
+        a_grant(name="a", created_at=NOW - 9, expires_at=NOW + 9, labels={"team": "ops", "x": ""}),
+        a_grant(name="b", created_at=NOW - 9, expires_at=NOW, labels={"team": "dev"}),
+        a_grant(name="c", created_at=NOW - 8, revoked_at=NOW - 1, labels={"team": "ops"}),
+        a_grant(name="d", created_at=NOW - 7, spent=2, site="south"),
+        a_grant(name="da", created_at=NOW - 6, expires_at=NOW - 1, spent=2, site="south"),
+        a_grant(name="e", created_at=NOW - 5, policy=POLICY, not_before=NOW + 1, description="é"),
+        a_grant(name="b", created_at=NOW - 4, site="south"),
+    ]
+    with base.writing() as connection:
+        for number, one in enumerate(made):
+            grants.add(connection, replace(one, id=f"{number:036}"))
+    return base
+
+
+def test_a_grant_comes_back_with_its_policy_and_labels(several: Database) -> None:
+    with several.reading() as connection:
+        (found,) = grants.matching(connection, name="e")
+        (labelled,) = grants.matching(connection, name="a")
+    assert (found.policy, found.not_before, found.description) == (POLICY, NOW + 1, "é")
+    assert labelled.labels == {"team": "ops", "x": ""}
+    assert (labelled.policy, labelled.not_before, labelled.description) == (None, None, "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({}, ["a", "b", "c", "d", "da", "e", "b"]),
+        ({"descending": True}, ["b", "e", "da", "d", "c", "b", "a"]),
+        ({"sort": Sort.NAME}, ["a", "b", "b", "c", "d", "da", "e"]),
+        ({"sort": Sort.NAME, "descending": True}, ["e", "da", "d", "c", "b", "b", "a"]),
+        ({"sort": Sort.EXPIRES_AT}, ["da", "b", "a", "c", "d", "e", "b"]),
+    ],
+)
+def test_pages_together_are_all_grants_once_in_order(
+    several: Database, changes: Any, names: list[str]
+) -> None:
+    assert listed(several, **changes) == names
+
+
+@pytest.mark.parametrize(
+    ("which", "names"),
+    [
+        (Filter(sites=frozenset({"south"})), ["d", "da", "b"]),
+        (Filter(sites=frozenset({"south", "west", "x"})), ["a", "b", "c", "d", "da", "e", "b"]),
+        (Filter(sites=frozenset({"x"})), []),
+        (Filter(sites=frozenset()), []),
+        (Filter(state=State.ACTIVE), ["a", "e", "b"]),
+        (Filter(state=State.EXPIRED), ["b"]),
+        (Filter(state=State.USED_UP), ["d", "da"]),
+        (Filter(state=State.REVOKED), ["c"]),
+        (Filter(name_prefix="d"), ["d", "da"]),
+        (Filter(name_prefix="%"), []),
+        (Filter(label=("team", "ops")), ["a", "c"]),
+        (Filter(label=("x", "")), ["a"]),
+        (Filter(label=("team", "")), []),
+        (Filter(label=("team", "ops"), state=State.ACTIVE), ["a"]),
+        (Filter(sites=frozenset({"west"}), name_prefix="b"), ["b"]),
+    ],
+)
+def test_a_filter_lets_through_what_is_asked_for(
+    several: Database, which: Filter, names: list[str]
+) -> None:
+    for sort in Sort:
+        assert sorted(listed(several, which, sort=sort)) == sorted(names)
+    assert listed(several, which) == names
+
+
+def test_the_state_that_is_asked_for_is_the_state_that_is_shown(several: Database) -> None:
+    with several.reading() as connection:
+        every = grants.matching(connection)
+    for state in State:
+        expected = sorted(one.name for one in every if one.state(NOW) is state)
+        assert sorted(listed(several, Filter(state=state))) == expected
+
+
+def test_what_is_changed_is_found_by_its_new_labels(several: Database) -> None:
+    with several.writing() as connection:
+        (grant,) = grants.matching(connection, name="a")
+        changed = replace(
+            grant, allowed=9, expires_at=NOW + 99, labels={"team": "dev"}, description="now"
+        )
+        grants.change(connection, changed)
+        assert grants.locked(connection, grant.id) == changed
+        assert grants.locked(connection, "x") is None
+    assert listed(several, Filter(label=("team", "ops"))) == ["c"]
+    assert listed(several, Filter(label=("team", "dev"))) == ["a", "b"]
+
+
+def test_the_labels_of_a_grant_go_with_it(several: Database) -> None:
+    with several.writing() as connection:
+        (grant,) = grants.matching(connection, name="a")
+        grants.remove(connection, grant.id)
+    assert listed(several, Filter(label=("team", "ops"))) == ["c"]
+
+
+def test_a_policy_is_exchanged_alone(several: Database) -> None:
+    with several.writing() as connection:
+        (grant,) = grants.matching(connection, name="e")
+        grants.change_policy(connection, grant.id, None)
+        assert grants.by_id(connection, grant.id) == replace(grant, policy=None)

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
@@ -601,3 +602,90 @@ def test_a_ledger_counts_as_a_counter_with_a_limit_does(database: Database) -> N
             suppress_health_check=[HealthCheck.too_slow],
         ),
     )
+
+
+def bounded(number: int, *, most: int = 2, subject: str = "one") -> Any:
+    """A wish of a subject that may redeem so often."""
+    made = wish(f"{number:016}".encode(), subject=subject, grant_id=OTHER_ID)
+    return replace(made, per_subject=most)
+
+
+@pytest.mark.parametrize("ledgers", [1, 3])
+def test_a_subject_redeems_no_more_often_than_it_may_however_many_ask_at_once(
+    base: Database, ledgers: int
+) -> None:
+    """Those that come at once share commits, and come to several processes."""
+
+    async def main() -> list[Outcome]:
+        async with contextlib.AsyncExitStack() as stack:
+            made = [await stack.enter_async_context(opened(base)) for _ in range(ledgers)]
+            wishes = [bounded(number, subject=f"s{number % 2}") for number in range(24)]
+            asked = [made[number % ledgers].spend(one) for number, one in enumerate(wishes)]
+            found = await asyncio.gather(*asked, return_exceptions=True)
+            assert [await made[0].uses(OTHER_ID, f"s{each}") for each in range(3)] == [2, 2, 0]
+            return list(found)  # type: ignore[arg-type]
+
+    found = asyncio.run(main())
+    won = [one for one in found if isinstance(one, Redemption)]
+    assert sorted(one.subject for one in won) == ["s0", "s0", "s1", "s1"]
+    lost = [one for one in found if not isinstance(one, Redemption)]
+    assert {type(one) for one in lost} == {Refused}
+    assert {one.reason for one in lost if isinstance(one, Refused)} == {Reason.POLICY}
+    assert spent(base, OTHER_ID) == 4
+    assert sorted(ordinals(won)) == [1, 2, 3, 4]
+    assert len(rows(base, OTHER_ID)) == len(entries(base, OTHER_ID)) == 4
+
+
+def test_who_may_not_does_not_keep_others_of_the_same_batch_from_it(base: Database) -> None:
+    async def main() -> list[Any]:
+        async with opened(base) as made:
+            await made.spend(bounded(0, most=1))
+            return await outcomes(
+                made, bounded(1, most=1), wish(), bounded(2, most=1, subject="two")
+            )
+
+    refused, plain, other = asyncio.run(main())
+    assert isinstance(refused, Refused)
+    assert "once" in str(refused)
+    assert (plain.grant_id, plain.ordinal) == (GRANT_ID, 1)
+    assert (other.subject, other.ordinal) == ("two", 2)
+
+
+def test_a_claim_that_comes_again_is_no_further_use_of_its_subject(base: Database) -> None:
+    async def main() -> list[Any]:
+        async with opened(base) as here, opened(base) as there:
+            first = await here.spend(bounded(0, most=1))
+            return [first, *await outcomes(there, bounded(0, most=1), bounded(0, most=1))]
+
+    first, *again = asyncio.run(main())
+    assert first.ordinal == 1
+    assert again == [Kept(sealed=b"sealed", ordinal=1)] * 2
+    assert spent(base, OTHER_ID) == 1
+
+
+def test_copies_of_one_claim_at_two_processes_are_one_use(base: Database) -> None:
+    async def main() -> list[Any]:
+        async with opened(base) as here, opened(base) as there:
+            return await asyncio.gather(
+                *(made.spend(bounded(0, most=1)) for made in (here, there) for _ in range(3))
+            )
+
+    found = asyncio.run(main())
+    assert {one.ordinal for one in found} == {1}
+    assert sum(isinstance(one, Redemption) for one in found) == 1
+    assert spent(base, OTHER_ID) == 1
+
+
+def test_a_refused_use_counts_for_nothing(base: Database) -> None:
+    """A grant that is over refuses without counting its subject."""
+    revoke(base)
+
+    async def main() -> tuple[Any, int]:
+        async with opened(base) as made:
+            one = replace(wish(subject="one"), per_subject=1)
+            return (await outcomes(made, one))[0], await made.uses(GRANT_ID, "one")
+
+    refused, uses = asyncio.run(main())
+    assert isinstance(refused, Refused)
+    assert refused.reason is Reason.REVOKED
+    assert uses == 0

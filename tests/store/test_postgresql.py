@@ -48,6 +48,26 @@ def test_every_connection_has_its_limits(database: Database) -> None:
         assert show(other, "transaction_isolation") == "read committed"
 
 
+def test_a_connection_that_could_not_be_had_was_never_in_use(
+    database: Database, cluster: Cluster
+) -> None:
+    used: list[int] = []
+    database.observe(on_error=lambda: None, on_use=used.append)
+    with database.reading() as connection:
+        name = connection.exec_driver_sql("SELECT current_database()").scalar_one()
+    cluster.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+    cluster.execute(
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+    )
+    for _ in range(3):
+        with pytest.raises(Unavailable), database.reading() as connection:
+            connection.exec_driver_sql("SELECT 1")
+    cluster.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+    assert sum(used) == 0
+    with database.reading():
+        assert sum(used) == 1
+
+
 def test_what_the_url_says_comes_before_what_we_would_choose(cluster: Cluster) -> None:
     url = cluster.url("migrated")
     database = Database(f"{url}?application_name=mine&options=-cstatement_timeout%3D3s")

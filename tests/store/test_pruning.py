@@ -6,7 +6,7 @@ from sqlalchemy import event, insert, select
 
 from app.store import access_grants, authorities, grants, pruning, schema, sites
 from app.store.engine import Connection, Database
-from app.store.pruning import ANSWERS, AUDIT, BEGINNING, RENEWALS, Aging, Ended, Place, Stretch
+from app.store.pruning import ANSWERS, BEGINNING, RENEWALS, Aging, Ended, Place, Stretch
 from tests.builders import NOW, a_grant, a_redemption, an_authority
 
 EVERYTHING = 10_000
@@ -99,11 +99,11 @@ def over(connection: Connection, until: int = NOW, now: int = NOW) -> list[int]:
 # Rows that are numbered as they grow old.
 
 
-@pytest.mark.parametrize(("aging", "add"), [(ANSWERS, add_answers), (AUDIT, add_entries)])
 def test_rows_are_old_until_the_moment_itself_and_only_these_are_deleted(
-    connection: Connection, aging: Aging, add: Any
+    connection: Connection,
 ) -> None:
-    add(connection, NOW - 1, NOW + 1, NOW, NOW + 2)
+    aging = ANSWERS
+    add_answers(connection, NOW - 1, NOW + 1, NOW, NOW + 2)
     found = pruning.look(connection, aging, after=0, until=NOW, limit=EVERYTHING)
     assert found == Stretch(first=1, last=4, rows=4, old=2)
     assert pruning.forget(connection, aging, found, until=NOW) == 2
@@ -114,15 +114,15 @@ def test_rows_are_old_until_the_moment_itself_and_only_these_are_deleted(
 def test_a_stretch_has_as_many_rows_as_allowed_and_the_next_begins_behind_it(
     connection: Connection,
 ) -> None:
-    add_entries(connection, *range(NOW, NOW + 5))
-    first = pruning.look(connection, AUDIT, after=0, until=NOW, limit=2)
+    add_answers(connection, *range(NOW, NOW + 5))
+    first = pruning.look(connection, ANSWERS, after=0, until=NOW, limit=2)
     assert first == Stretch(first=1, last=2, rows=2, old=1)
-    assert pruning.look(connection, AUDIT, after=4, until=NOW, limit=2) == Stretch(
+    assert pruning.look(connection, ANSWERS, after=4, until=NOW, limit=2) == Stretch(
         first=5, last=5, rows=1, old=0
     )
-    assert pruning.look(connection, AUDIT, after=5, until=NOW, limit=2) is None
-    assert pruning.forget(connection, AUDIT, first, until=NOW + 9) == 2
-    assert times(connection, AUDIT) == [NOW + 2, NOW + 3, NOW + 4]
+    assert pruning.look(connection, ANSWERS, after=5, until=NOW, limit=2) is None
+    assert pruning.forget(connection, ANSWERS, first, until=NOW + 9) == 2
+    assert times(connection, ANSWERS) == [NOW + 2, NOW + 3, NOW + 4]
 
 
 # Grants.
@@ -239,14 +239,14 @@ def test_no_table_is_read_from_end_to_end(base: Database) -> None:
     with base.writing() as connection:
         add_grant(connection, 1, NOW - 9)
         event.listen(connection, "before_cursor_execute", note)
-        for aging in (ANSWERS, AUDIT, RENEWALS):
+        for aging in (ANSWERS, RENEWALS):
             pruning.look(connection, aging, after=0, until=NOW, limit=5)
             pruning.forget(connection, aging, Stretch(first=1, last=5, rows=5, old=5), until=NOW)
         pruning.look_at_grants(connection, after=BEGINNING, until=NOW, now=NOW, limit=5)
         pruning.forget_grants(connection, [name(1), name(2)], until=NOW, now=NOW, limit=5)
         pruning.count_redemptions(connection, [name(1)])
         event.remove(connection, "before_cursor_execute", note)
-        assert len(asked) == 14
+        assert len(asked) == 12
         explain = "EXPLAIN QUERY PLAN"
         if connection.dialect.name == "postgresql":
             # It would rather read a small table than its index.

@@ -38,7 +38,7 @@ from tests.store.spending import Outcome, all_of, opened, spend
 
 OTHER_ID = GRANT_ID.replace("2", "3")
 FIRST = "0001"
-OLDEST = "0002"
+OLDEST = "0007"
 # With a row that is there from the beginning.
 BEGUN = {"heartbeat", "compatibility", "addresses", "leadership"}
 
@@ -60,8 +60,11 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     "grants": {
         "id": GRANT_ID, "site_id": 1, "name": "to-west", "concealed_code": "c", "issuer_id": None,
         "allowed": 2, "spent": 0, "cost": 1, "created_at": NOW, "expires_at": NOW + 1,
-        "revoked_at": None,
+        "revoked_at": None, "policy": '{"perSubject":1}', "not_before": NOW, "labels": '{"a":"b"}',
+        "description": "d",
     },
+    "grant_labels": {"label": "a", "value": "b", "grant_id": GRANT_ID},
+    "subject_uses": {"grant_id": GRANT_ID, "subject": "s", "used": 1, "most": 2},
     "redemptions": {
         "id": 1, "grant_id": GRANT_ID, "ordinal": 1, "name": "n", "subject": "s", "peer": "p",
         "serial": "s1", "fingerprint": "f1", "not_after": 1, "redeemed_at": 1, "revoked_at": None,
@@ -84,10 +87,15 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     },
     "wrong_codes": {"grant_id": GRANT_ID, "count": 1, "empty_at": 1},
     "audit": {"id": 1, "at": 1, "act": "a", "actor": "a", "target": "t", "details": "{}"},
+    "audit_links": {"position": 1, "audit_id": 1, "hash": b"h" * 32},
+    "audit_heads": {
+        "id": 1, "kind": "sealed", "position": 1, "at": NOW, "highest_id": 1, "hash": b"h" * 32,
+        "key_id": "k", "signature": b"s",
+    },
     "addresses": {"id": 1, "url": "u", "hosts": "h", "problem": "p", "changed_at": 1},
     "heartbeat": {"id": 1, "at": 1},
     "leadership": {"id": 1, "term": 1},
-    "compatibility": {"id": 1, "oldest_revision": "0002"},
+    "compatibility": {"id": 1, "oldest_revision": "0007"},
 }  # fmt: skip
 
 # A second row that differs from the first in everything that is unique.
@@ -97,11 +105,15 @@ OTHERS: Mapping[str, Mapping[str, Any]] = {
     "sites": {"id": 2, "name": "east"},
     "endpoints": {"position": 1, "port": 2},
     "grants": {"id": OTHER_ID, "name": "other"},
+    "grant_labels": {"value": "c"},
+    "subject_uses": {"subject": "t"},
     "redemptions": {"id": 2, "ordinal": 2, "serial": "s2", "fingerprint": "f2"},
     "renewals": {"id": 2, "key_hash": b"l" * 32, "serial": "r2"},
     "answers": {"id": 2, "claim_key": b"l" * 16},
     "suspicions": {"id": 2, "peer": "q"},
     "audit": {"id": 2},
+    "audit_links": {"position": 2, "audit_id": 2},
+    "audit_heads": {"id": 2},
 }
 
 # What each constraint must refuse in that second row, and what it must just let pass.
@@ -119,6 +131,7 @@ CHECKS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "ck_grants_spent_within_allowed": ({"spent": -1}, {"spent": 3}),
     "ck_grants_cost_in_range": ({"cost": 0}, {"cost": 2**31}),
     "ck_grants_window_is_positive": ({"expires_at": NOW}, {"expires_at": NOW - 1}),
+    "ck_subject_uses_used_within_most": ({"used": 0}, {"used": 3}, {"most": 0}),
     "ck_redemptions_ordinal_is_positive": ({"ordinal": 0}, {"ordinal": -1}),
     "ck_renewals_key_hash_is_whole": ({"key_hash": b"k" * 31}, {"key_hash": b"k" * 33}),
     "ck_access_grants_spent_before_not_negative": ({"spent_before": -1},),
@@ -126,6 +139,10 @@ CHECKS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "ck_answers_claim_key_is_whole": ({"claim_key": b"k" * 15}, {"claim_key": b"k" * 17}),
     "ck_answers_ordinal_is_positive": ({"ordinal": 0}, {"ordinal": -1}),
     "ck_wrong_codes_count_is_positive": ({"count": 0}, {"count": -1}),
+    "ck_audit_links_position_is_positive": ({"position": 0}, {"position": -1}),
+    "ck_audit_links_hash_is_whole": ({"hash": b"h" * 31}, {"hash": b"h" * 33}),
+    "ck_audit_heads_kind_known": ({"kind": "cut"}, {"kind": ""}),
+    "ck_audit_heads_hash_is_whole": ({"hash": b"h" * 31}, {"hash": b"h" * 33}),
     "ck_addresses_one_row": ({"id": 2}, {"id": 0}),
     "ck_heartbeat_one_row": ({"id": 2}, {"id": 0}),
     "ck_leadership_one_row": ({"id": 2}, {"id": 0}),
@@ -145,6 +162,7 @@ UNIQUES: Mapping[str, tuple[str, ...]] = {
     "uq_renewals_serial": ("serial",),
     "uq_renewals_replaces_key_hash": ("replaces", "key_hash"),
     "uq_answers_claim_key": ("claim_key",),
+    "uq_audit_links_audit_id": ("audit_id",),
     "uq_suspicions_grant_id_subject_peer": ("grant_id", "subject", "peer"),
 }  # fmt: skip
 FOREIGN: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -153,6 +171,8 @@ FOREIGN: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "fk_endpoints_site_id": ("endpoints", {"site_id": 99}),
     "fk_grants_site_id": ("grants", {"site_id": 99}),
     "fk_grants_issuer_id": ("grants", {"issuer_id": 99}),
+    "fk_grant_labels_grant_id": ("grant_labels", {"grant_id": OTHER_ID}),
+    "fk_subject_uses_grant_id": ("subject_uses", {"grant_id": OTHER_ID}),
     "fk_redemptions_grant_id": ("redemptions", {"grant_id": OTHER_ID}),
     "fk_renewals_redemption_id": ("renewals", {"redemption_id": 99}),
     "fk_access_grants_grant_id": ("access_grants", {"grant_id": OTHER_ID}),
@@ -165,6 +185,11 @@ ALLOWED_EDGES: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("grants", {"allowed": 1_000_000, "spent": 1_000_000, "cost": 2**31 - 1}),
     ("grants", {"allowed": 1, "spent": 1, "cost": 1}),
     ("grants", {"issuer_id": 1, "revoked_at": NOW, "expires_at": 2**62}),
+    (
+        "grants",
+        {"policy": None, "not_before": None, "labels": None, "description": None},
+    ),
+    ("subject_uses", {"used": 2}),
     ("redemptions", {"ordinal": 1_000_000}),
     ("redemptions", {"issuer_id": None, "superseded_at": NOW}),
     ("renewals", {"issuer_id": 99, "superseded_at": NOW, "revoked_at": NOW}),
@@ -568,6 +593,10 @@ def test_only_what_may_be_absent_is_nullable() -> None:
         "sites.origin",
         "grants.issuer_id",
         "grants.revoked_at",
+        "grants.policy",
+        "grants.not_before",
+        "grants.labels",
+        "grants.description",
         "redemptions.revoked_at",
         "redemptions.issuer_id",
         "redemptions.superseded_at",

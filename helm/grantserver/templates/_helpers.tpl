@@ -176,6 +176,29 @@ true
 {{- fail "\n\npodDisruptionBudget.enabled, and SQLite serves one replica: a budget would keep its node from being drained. Set database.type=postgresql for several replicas.\n" -}}
 {{- end -}}
 {{- end -}}
+{{- if lt (int .Values.terminationGracePeriodSeconds) (add 20 (int .Values.drainSeconds) | int) -}}
+{{- fail (printf "\n\nterminationGracePeriodSeconds=%d is too short: the server needs 20, after drainSeconds=%d.\n" (int .Values.terminationGracePeriodSeconds) (int .Values.drainSeconds)) -}}
+{{- end -}}
+{{- if gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas) -}}
+{{- fail (printf "\n\nautoscaling.minReplicas=%d is more than autoscaling.maxReplicas=%d.\n" (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) -}}
+{{- end -}}
+{{- if and (eq .Values.config.exposure.type "url") (not .Values.config.reach.url) -}}
+{{- fail "\n\nconfig.exposure.type=url says that you have a way in of your own: give its address in config.reach.url.\n" -}}
+{{- end -}}
+{{- $ports := list -}}
+{{- range $name, $address := .Values.config.listen -}}
+{{- if has $name (list "redemption" "ops") -}}
+{{- $address = include "grantserver.text" (dict "root" $ "text" $address) -}}
+{{- if not (regexMatch "^(\\[[0-9A-Fa-f:.]+\\]|[^:]+):[0-9]{1,5}$" $address) -}}
+{{- fail (printf "\n\nconfig.listen.%s=%q is no HOST:PORT, such as 0.0.0.0:9090.\n" $name $address) -}}
+{{- end -}}
+{{- $port := splitList ":" $address | last -}}
+{{- if and (has $port $ports) (ne $port "0") -}}
+{{- fail (printf "\n\nconfig.listen.redemption and config.listen.ops have the same port %s.\n" $port) -}}
+{{- end -}}
+{{- $ports = append $ports $port -}}
+{{- end -}}
+{{- end -}}
 {{- if and .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled -}}
 {{- fail "\n\nmetrics.serviceMonitor and metrics.podMonitor are both enabled: everything would be counted twice. Choose one.\n" -}}
 {{- end -}}
@@ -190,7 +213,18 @@ true
 {{- fail "\n\nNobody is served: set config.kubernetes.namespaces (AccessGrants), config.kubernetes.token_namespaces (AccessTokens), or config.reach.url for local sites alone.\n" -}}
 {{- end -}}
 {{- range tuple "namespaces" "token_namespaces" -}}
-{{- $list := index $.Values.config.kubernetes . -}}
+{{- $name := . -}}
+{{- $list := list -}}
+{{- range index $.Values.config.kubernetes . -}}
+{{- $namespace := include "grantserver.text" (dict "root" $ "text" .) -}}
+{{- if not (or (eq $namespace "*") (regexMatch "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$" $namespace)) -}}
+{{- fail (printf "\n\nconfig.kubernetes.%s has %q, which is no name of a namespace: give names, or * alone for all of them.\n" $name $namespace) -}}
+{{- end -}}
+{{- if has $namespace $list -}}
+{{- fail (printf "\n\nconfig.kubernetes.%s has %q twice: once is enough.\n" $name $namespace) -}}
+{{- end -}}
+{{- $list = append $list $namespace -}}
+{{- end -}}
 {{- if and (has "*" $list) (gt (len $list) 1) -}}
 {{- fail (printf "\n\nconfig.kubernetes.%s has * and others: * is all of them, and stands alone.\n" .) -}}
 {{- end -}}
