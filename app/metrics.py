@@ -344,7 +344,10 @@ class Metrics:
         )
         pruned = Counter(_PRUNED.name, _PRUNED.meaning, _PRUNED.labels, registry=registry)
         self._pruned = {kind: pruned.labels(kind.value) for kind in Pruned}
-        self._swept = _moment(registry, _SWEPT)
+        # What one of the workers alone finds out begins unknown with that one: the others must not
+        # overrule, with nothing, what it has found already.
+        first = worker is None or worker == 0
+        self._swept = _moment(registry, _SWEPT, unknown=first)
         expiry = Gauge(
             _EXPIRY.name,
             _EXPIRY.meaning,
@@ -353,7 +356,7 @@ class Metrics:
             multiprocess_mode="mostrecent",
         )
         self._expiry = {which: expiry.labels(which.value) for which in Certificate}
-        for one in self._expiry.values():
+        for one in self._expiry.values() if first else ():
             _begin_unknown(one)
         looks = Gauge(
             *(_SELF_CHECK.name, _SELF_CHECK.meaning, _SELF_CHECK.labels),
@@ -362,7 +365,7 @@ class Metrics:
         )
         self._looks = {outcome: looks.labels(outcome.value) for outcome in Outcome}
         self._every_look: Collector = together or looks
-        self._looked = _moment(registry, _SELF_CHECKED)
+        self._looked = _moment(registry, _SELF_CHECKED, unknown=first)
         tokens = Counter(_TOKENS.name, _TOKENS.meaning, _TOKENS.labels, registry=registry)
         self._tokens = {outcome: tokens.labels(outcome.value) for outcome in Redeeming}
         self._tokens_waiting = _level(registry, _TOKENS_WAITING, "max")
@@ -371,7 +374,7 @@ class Metrics:
             registry=registry,
         )
         self._links_renewed = {outcome: renewals.labels(outcome.value) for outcome in Renewing}
-        self._links_end = _moment(registry, _LINKS_END)
+        self._links_end = _moment(registry, _LINKS_END, unknown=first)
         stages = Histogram(
             *(_STAGES.name, _STAGES.meaning, _STAGES.labels),
             registry=registry,
@@ -404,7 +407,7 @@ class Metrics:
             multiprocess_mode="mostrecent",
         )
         self._watches = {one: watches.labels(one.value) for one in Watched}
-        for gauge in self._watches.values():
+        for gauge in self._watches.values() if first else ():
             _begin_unknown(gauge)
         build = Gauge(
             *(_BUILD.name, _BUILD.meaning, _BUILD.labels),
@@ -537,10 +540,11 @@ def _counting_together(
     return together, CollectorRegistry()
 
 
-def _moment(registry: CollectorRegistry, about: _About) -> Gauge:
-    """Make a gauge of a time that nobody knows yet."""
+def _moment(registry: CollectorRegistry, about: _About, *, unknown: bool) -> Gauge:
+    """Make a gauge of a time, which is `unknown` yet or told by another worker."""
     gauge = Gauge(about.name, about.meaning, registry=registry, multiprocess_mode="mostrecent")
-    _begin_unknown(gauge)
+    if unknown:
+        _begin_unknown(gauge)
     return gauge
 
 

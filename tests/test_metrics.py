@@ -280,6 +280,19 @@ def test_of_what_workers_tell_of_certificates_the_latest_holds() -> None:
 
 
 @pytest.mark.usefixtures("_together")
+def test_a_worker_that_comes_later_does_not_overrule_what_is_known_with_nothing() -> None:
+    one = Server(0)
+    assert str(one.value("grantserver_last_sweep_timestamp_seconds")) == "nan"
+    one.metrics.swept(1_790_000_000)
+    one.metrics.links_end(1_790_000_001)
+    other = Server(1)
+    for server in (one, other):
+        assert server.value("grantserver_last_sweep_timestamp_seconds") == 1_790_000_000
+        name = "grantserver_link_certificates_soonest_expiry_timestamp_seconds"
+        assert server.value(name) == 1_790_000_001
+
+
+@pytest.mark.usefixtures("_together")
 def test_every_worker_tells_what_the_one_that_looks_has_found() -> None:
     one, other = Server(0), Server(1)
     one.counted = other.counted = Unavailable("nobody has to count grants for that")
