@@ -5,6 +5,9 @@
     ├── Invalid(field, why)     an input is wrong; mend the field and come back
     ├── Missing(kind, name)     there is no such thing
     ├── Conflict(what)          it exists already, or something still depends on it
+    ├── Stale(what)             it has changed since the caller looked at it
+    ├── Unauthenticated(what)   nobody knows who asks
+    ├── Forbidden(what)         who asks is known, and may not
     ├── Unready(lack, what)     the same request may succeed once the operator has acted
     ├── Unavailable(what)       the database, the disk or the network is away
     ├── Misconfigured(problems) the program cannot start with these settings
@@ -84,6 +87,26 @@ class Missing(GrantServerError):
 
 class Conflict(GrantServerError):
     """What is asked for exists already, or is still in use."""
+
+
+class Stale(GrantServerError):
+    """A change was asked for of something as it is no more: look again, and decide anew."""
+
+
+class Unauthenticated(GrantServerError):
+    """Who asks has shown nothing that we know, or nothing that is still good.
+
+    `retry_after` are the seconds after which anything would be looked at, where too much of that
+    came from the same address.
+    """
+
+    def __init__(self, what: str, *, retry_after: int | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(what)
+
+
+class Forbidden(GrantServerError):
+    """Who asks is known, and has no right to what is asked for."""
 
 
 class Unready(GrantServerError):

@@ -10,6 +10,7 @@ from app import errors
 from app.errors import (
     Broken,
     Conflict,
+    Forbidden,
     GrantServerError,
     Invalid,
     Lack,
@@ -17,6 +18,8 @@ from app.errors import (
     Missing,
     Reason,
     Refused,
+    Stale,
+    Unauthenticated,
     Unavailable,
     Unready,
 )
@@ -74,6 +77,9 @@ def test_no_other_module_adds_to_the_tree() -> None:
         (Invalid("window", "too short"), "window: too short"),
         (Missing("site", "west"), 'no site "west"'),
         (Conflict("taken"), "taken"),
+        (Stale("the grant has changed"), "the grant has changed"),
+        (Unauthenticated("the token has ended", retry_after=3), "the token has ended"),
+        (Forbidden("may not"), "may not"),
         (Unready(Lack.ENDPOINTS, "no endpoints"), "no endpoints"),
         (Unavailable("database: locked"), "database: locked"),
         (Misconfigured(["a", "b"]), "a\nb"),
@@ -88,6 +94,8 @@ def test_errors_carry_what_the_edges_translate() -> None:
     assert Refused(Reason.EXPIRED).reason is Reason.EXPIRED
     assert Refused(Reason.EXPIRED).retry_after is None
     assert Refused(Reason.RATE_LIMITED, retry_after=3).retry_after == 3
+    assert Unauthenticated("no").retry_after is None
+    assert Unauthenticated("no", retry_after=3).retry_after == 3
     invalid = Invalid("window", "too short")
     assert (invalid.field, invalid.why) == ("window", "too short")
     missing = Missing("site", "west")

@@ -1,0 +1,1 @@
+"""What the admin API says and takes: the shapes that server and client share."""
