@@ -1,7 +1,7 @@
 """GrantServer as it is measured: installed on an empty database, with grants to redeem."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +9,8 @@ from bench import grants
 from bench.servers import Server, free_port, running, says_ready
 
 MOST_REDEMPTIONS = 1_000_000
+PROGRAM = ("-m", "app")
+"""What Python is told to run, before the words of a command."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +24,11 @@ class Installation:
     shared: list[tuple[str, str]] = field(repr=False)
 
     @contextlib.contextmanager
-    def serving(self, cores: set[int], workers: int) -> Iterator[Server]:
-        """Run a server of it; several at once are replicas."""
-        with _serving(self.folder, self.settings, cores, workers) as server:
+    def serving(
+        self, cores: set[int], workers: int, program: Sequence[str] = PROGRAM
+    ) -> Iterator[Server]:
+        """Run a server of it, with a `program` of its own if need be; several are replicas."""
+        with _serving(self.folder, self.settings, cores, workers, program) as server:
             yield server
 
 
@@ -45,11 +49,15 @@ def install(folder: Path, settings: Mapping[str, str], core: int, count: int) ->
 
 @contextlib.contextmanager
 def _serving(
-    folder: Path, settings: Mapping[str, str], cores: set[int], workers: int
+    folder: Path,
+    settings: Mapping[str, str],
+    cores: set[int],
+    workers: int,
+    program: Sequence[str] = PROGRAM,
 ) -> Iterator[Server]:
     port, ops = free_port(), free_port()
     with running(
-        ("-m", "app", "serve"),
+        (*program, "serve"),
         port=port,
         ready=lambda: says_ready(ops),
         core=cores,
