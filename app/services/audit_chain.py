@@ -15,6 +15,7 @@ from structlog.stdlib import BoundLogger
 
 from app.crypto.audit_heads import HeadKeys
 from app.domain.audit_chain import Fault, Head, HeadKind, Link, Row, Walk, extend
+from app.domain.audit_numbers import Numbers
 from app.errors import GrantServerError
 from app.store import audit_chain as rows
 from app.store.engine import Connection, Database
@@ -24,6 +25,9 @@ SEAL_SECONDS: Final = 1.0
 
 TOLD_SECONDS: Final = 600.0
 """Between two lines of the log with the newest head, while there are new ones."""
+
+LOOK_SECONDS: Final = 600.0
+"""Between two looks at all rows of late, instead of those alone that were not seen yet."""
 
 _STEP: Final = 500  # rows sealed in one transaction
 _HEAD_SECONDS: Final = 600  # one head is kept of each stretch of so many seconds
@@ -57,7 +61,8 @@ class Chain:
     def seal(self) -> int:
         """Give every row that waits its link, and tell how many they were.
 
-        Nothing is locked while nothing waits. Raises Unavailable.
+        Looks at all rows of the last ten minutes and more, so the busier the server was, the
+        longer it takes. Nothing is locked while nothing waits. Raises Unavailable.
         """
         sealed = 0
         while True:
@@ -70,6 +75,33 @@ class Chain:
                     self._append(connection, waiting)
             sealed += len(waiting)
             if len(waiting) < _STEP:
+                return sealed
+
+    def seen(self) -> Numbers:
+        """What has been written so far; `seal` after it leaves nothing of that without a link.
+
+        Raises Unavailable.
+        """
+        with self.database.reading() as connection:
+            return rows.seen(connection, self._floor(connection))
+
+    def seal_fresh(self, numbers: Numbers) -> int:
+        """Do as `seal` does, but look only at rows that are not among the numbers, and note them.
+
+        When it raises, Unavailable, the numbers are good for nothing any more.
+        """
+        sealed = 0
+        while True:
+            with self.database.reading() as connection:
+                if not rows.has_fresh(connection, numbers):
+                    return sealed
+            with self.database.writing() as connection:
+                waiting, found = rows.fresh(connection, numbers, _STEP)
+                if waiting:
+                    self._append(connection, waiting)
+            numbers.note(found)
+            sealed += len(waiting)
+            if len(found) < _STEP:
                 return sealed
 
     def newest_head(self) -> Head | None:
@@ -245,6 +277,8 @@ class Sealing:
     _failing: bool = False
     _told: int = 0
     _told_at: float = float("-inf")
+    _seen: Numbers | None = None
+    _looked_at: float = float("-inf")
 
     def start(self) -> None:
         """Begin."""
@@ -260,18 +294,30 @@ class Sealing:
     def turn(self, *, last: bool = False) -> None:
         """Seal once, and log what came of it."""
         try:
-            self.chain.seal()
+            self._seal()
             self._tell(last=last)
         except GrantServerError as error:
+            self._seen = None
             if not self._failing:
                 self.log.warning("the audit log could not be sealed", why=str(error))
             self._failing = True
         except Exception:  # the next turn may fare better, and redemptions go on
+            self._seen = None
             if not self._failing:
                 self.log.exception("the audit log could not be sealed")
             self._failing = True
         else:
             self._failing = False
+
+    def _seal(self) -> None:
+        """Look at everything now and then: a database may have been set back meanwhile."""
+        now = self.monotonic()
+        if self._seen is None or now - self._looked_at >= LOOK_SECONDS:
+            seen = self.chain.seen()
+            self.chain.seal()
+            self._seen, self._looked_at = seen, now
+        else:
+            self.chain.seal_fresh(self._seen)
 
     def _tell(self, *, last: bool) -> None:
         now = self.monotonic()

@@ -8,13 +8,15 @@ after one with a higher number; it gets a later position then.
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, delete, exists, func, insert, select
+from sqlalchemy import Connection, and_, delete, exists, func, insert, or_, select
 from sqlalchemy import Row as DatabaseRow
 
 from app.domain.audit_chain import BEGINNING, Head, HeadKind, Link, Row, Walk
+from app.domain.audit_numbers import Numbers
 from app.store.schema import audit, audit_heads, audit_links
 
 _PAGE: Final = 1000
+_NUMBERS: Final = 10_000
 
 
 def end(connection: Connection) -> Walk:
@@ -41,6 +43,48 @@ def waiting(connection: Connection, floor: int, limit: int) -> Sequence[Row]:
     """Rows without a link whose number is above `floor`, by their numbers."""
     found = connection.execute(_waiting(floor).order_by(audit.c.id).limit(limit))
     return [_row(row) for row in found]
+
+
+def seen(connection: Connection, floor: int) -> Numbers:
+    """The numbers of all rows there are above `floor`, sealed or not."""
+    numbers = Numbers(high=floor)
+    while True:
+        query = select(audit.c.id).where(audit.c.id > numbers.high).order_by(audit.c.id)
+        found = connection.execute(query.limit(_NUMBERS)).scalars().all()
+        numbers.note(found)
+        if len(found) < _NUMBERS:
+            return numbers
+
+
+def has_fresh(connection: Connection, numbers: Numbers) -> bool:
+    """Tell whether there is a row that was not seen, or one without a link in a gap."""
+    behind = select(audit.c.id).where(audit.c.id > numbers.high).limit(1)
+    if connection.execute(behind).first() is not None:
+        return True
+    return bool(numbers.gaps) and connection.execute(_in_gaps(numbers).limit(1)).first() is not None
+
+
+def fresh(
+    connection: Connection, numbers: Numbers, limit: int
+) -> tuple[Sequence[Row], Sequence[int]]:
+    """Rows without a link that were not seen, and the numbers of all that are seen now.
+
+    By their numbers, from the lowest on; `limit` of those in gaps, and of those behind.
+    """
+    late = []
+    if numbers.gaps:
+        query = _in_gaps(numbers).order_by(audit.c.id).limit(limit)
+        late = [_row(row) for row in connection.execute(query)]
+    query = (
+        select(audit, audit_links.c.position)
+        .outerjoin(audit_links, audit_links.c.audit_id == audit.c.id)
+        .where(audit.c.id > numbers.high)
+        .order_by(audit.c.id)
+        .limit(limit)
+    )
+    behind = connection.execute(query).all()
+    waiting = [*late, *(_row(row) for row in behind if row.position is None)]
+    return waiting, [*(row.id for row in late), *(row.id for row in behind)]
 
 
 def count_waiting(connection: Connection) -> int:
@@ -204,6 +248,13 @@ def forget(connection: Connection, anchor: Head) -> int:
 def _waiting(floor: int) -> Any:
     sealed = exists().where(audit_links.c.audit_id == audit.c.id)
     return select(audit).where(audit.c.id > floor, ~sealed)
+
+
+def _in_gaps(numbers: Numbers) -> Any:
+    """Rows in gaps that have no link: those that another sealer was faster with are left out."""
+    return _waiting(0).where(
+        or_(*(audit.c.id.between(first, last) for first, last in numbers.gaps))
+    )
 
 
 def _row(row: DatabaseRow[Any]) -> Row:

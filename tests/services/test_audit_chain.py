@@ -113,6 +113,67 @@ def test_a_row_that_is_seen_after_later_ones_is_sealed_too(chain: Chain) -> None
     assert chain.verify() == Verdict(fault=None, first=1, last=4, head=head(chain), waiting=0)
 
 
+def a_row(number: int) -> str:
+    return (
+        "INSERT INTO audit (id, at, act, actor, target, details)"
+        f" VALUES ({number}, 1, 'a', 'b', 'c', '{{}}')"
+    )
+
+
+def test_only_what_was_not_seen_is_looked_at_again(chain: Chain) -> None:
+    write(chain.database, *[NOW] * 3)
+    seen = chain.seen()
+    assert (seen.high, seen.gaps) == (3, [])
+    chain.seal()
+    assert chain.seal_fresh(seen) == 0
+    tamper(chain.database, "DELETE FROM audit_links WHERE position = 3")
+    assert chain.seal_fresh(seen) == 0  # it is looked at no more: the next whole look finds it
+    write(chain.database, NOW)
+    assert chain.seal_fresh(seen) == 1
+    assert seen.high == 4
+
+
+def test_a_row_that_becomes_visible_late_is_sealed_when_it_does(chain: Chain) -> None:
+    seen = chain.seen()
+    tamper(chain.database, a_row(3), a_row(7))
+    assert chain.seal_fresh(seen) == 2
+    assert (seen.high, seen.gaps) == (7, [(1, 2), (4, 6)])
+    tamper(chain.database, a_row(5))
+    assert chain.seal_fresh(seen) == 1
+    assert chain.seal_fresh(seen) == 0
+    tamper(chain.database, a_row(2), a_row(8))
+    assert chain.seal_fresh(seen) == 2
+    assert chain.verify() == Verdict(fault=None, first=1, last=5, head=head(chain), waiting=0)
+
+
+def test_many_fresh_rows_are_sealed_in_several_transactions(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_chain, "_STEP", 2)
+    seen = chain.seen()
+    write(chain.database, *[NOW] * 5)
+    assert chain.seal_fresh(seen) == 5
+    assert chain.verify().last == 5
+
+
+def test_what_another_sealer_has_sealed_is_seen_and_left_alone(chain: Chain) -> None:
+    seen = chain.seen()
+    write(chain.database, *[NOW] * 4)
+    assert chain.seal() == 4
+    write(chain.database, NOW)
+    assert chain.seal_fresh(seen) == 1
+    assert (seen.high, seen.gaps) == (5, [])
+    assert chain.verify().last == 5
+
+
+def test_sealers_of_what_is_fresh_make_one_chain_together(chain: Chain) -> None:
+    each = [chain.seen() for _ in range(4)]
+    write(chain.database, *[NOW] * 40)
+    with ThreadPoolExecutor(4) as several:
+        assert sum(several.map(chain.seal_fresh, each)) == 40
+    assert chain.verify().last == 40
+
+
 def test_what_was_sealed_long_ago_is_not_looked_at_again(chain: Chain, clock: Clock) -> None:
     sealed(chain)
     clock.now += 601
@@ -336,6 +397,41 @@ def test_a_thread_seals_until_it_is_stopped_and_tells_the_head(
     assert told[-1]["event"] == "audit head"
     assert (told[-1]["position"], told[-1]["hash"]) == (2, head(chain).hash.hex())
     assert threading.active_count() >= 1
+
+
+def test_a_database_that_was_set_back_is_sealed_from_the_next_whole_look_on(
+    chain: Chain, told: list[dict[str, Any]]
+) -> None:
+    sealing = a_sealing(chain, told)
+    monotonic = iter([0.0, 0.0, 1.0, 1.0, audit_chain.LOOK_SECONDS, audit_chain.LOOK_SECONDS])
+    sealing.monotonic = lambda: next(monotonic)
+    write(chain.database, *[NOW] * 5)
+    sealing.turn()
+    tamper(
+        chain.database, *(f"DELETE FROM {one}" for one in ("audit", "audit_links", "audit_heads"))
+    )
+    tamper(chain.database, a_row(2))
+    sealing.turn()
+    assert chain.verify().waiting == 1
+    sealing.turn()
+    assert (chain.verify().last, chain.verify().waiting) == (1, 0)
+
+
+def test_a_turn_that_failed_is_made_up_for_by_a_whole_look(
+    chain: Chain, told: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealing = a_sealing(chain, told)
+    sealing.turn()
+    write(chain.database, NOW)
+
+    def cut(*_: Any) -> None:
+        raise Unavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rows, "append", cut)
+        sealing.turn()
+    sealing.turn()
+    assert chain.verify() == Verdict(fault=None, first=1, last=1, head=head(chain), waiting=0)
 
 
 def test_a_database_that_is_away_is_told_once(

@@ -62,6 +62,7 @@ def a_sweeper(database: Database, **changes: Any) -> Sweeper:
     made: dict[str, Any] = {
         "keep": KEEP, "clock": Clock(), "step": 3, "chain": a_chain(database)
     }  # fmt: skip
+    made["chain"].seal()  # as the server does all the time
     return Sweeper(database=database, **(made | changes))
 
 
