@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo run test lint types layers docs sbom wheel audit check chart-tools manifests image-test \
-	prove prove-short bench bench-scale fuzz timing lock clean
+	prove prove-short bench bench-scale fuzz fuzz-api timing lock clean
 
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -63,7 +63,7 @@ docs: install  ## make a site of docs/ in build/site; warnings are errors
 
 check: install  ## everything that must be green before a change lands
 	@$(MAKE) --no-print-directory -j2 --output-sync lint types layers sbom
-	@$(MAKE) --no-print-directory test prove-short
+	@$(MAKE) --no-print-directory test fuzz-api prove-short
 
 chart-tools: install  ## install what the tests of chart and image need: 250 MB
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements-chart.lock
@@ -96,6 +96,9 @@ bench-scale: install  ## measure whether a store of a million grants is slower t
 MINUTES ?= 5
 fuzz: install  ## try everything that reads strangers' input with damaged input, for some minutes
 	@$(BIN)/python -m fuzz --minutes $(MINUTES) $(ARGS)
+
+fuzz-api: install  ## ask the admin API for what its description allows, and for all else
+	@$(BIN)/python -m fuzz.api $(ARGS)
 
 timing: install  ## measure whether the time of a refusal tells anything about the right code
 	@$(BIN)/python bench/timing.py $(ARGS)

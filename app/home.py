@@ -13,10 +13,11 @@ from app import ambient
 from app.crypto.audit_heads import PURPOSE as HEAD_PURPOSE
 from app.crypto.audit_heads import HeadKeys
 from app.crypto.sealing import Keyring, load_or_create
+from app.domain.callers import Rights
 from app.domain.policies import Ceilings
 from app.domain.reach import Reach
 from app.errors import Misconfigured, Unavailable
-from app.services import authorities, rotation
+from app.services import admin_tokens, authorities, rotation
 from app.services.audit_chain import Chain
 from app.services.certificate_files import CertificateFiles
 from app.services.serving import Source
@@ -49,6 +50,26 @@ class Home:
             keys=HeadKeys.of(self.keyring.derive(HEAD_PURPOSE)),
             clock=ambient.utc_now,
         )
+
+    @property
+    def admin_token_keys(self) -> Mapping[str, bytes]:
+        """Those under which admin tokens are stored."""
+        return self.keyring.derive(admin_tokens.KEY_PURPOSE)
+
+    @property
+    def certified(self) -> Mapping[str, Rights]:
+        """What holders of client certificates may, by common name.
+
+        Raises Misconfigured for settings of the admin API that do not go together.
+        """
+        admin, problems = self.settings.admin, []
+        if admin.certificates and admin.client_ca_file is None:
+            problems.append("GRANTSERVER_ADMIN_CERTIFICATES needs GRANTSERVER_ADMIN_CLIENT_CA_FILE")
+        if admin.accounts and not self.settings.kubernetes.namespaces:
+            problems.append("GRANTSERVER_ADMIN_ACCOUNTS needs GRANTSERVER_KUBERNETES_NAMESPACES")
+        if problems:
+            raise Misconfigured(problems)
+        return dict(admin.certificates)
 
     @property
     def ceilings(self) -> Ceilings:

@@ -111,6 +111,15 @@ class Watched(StrEnum):
     SITES = "sites"
 
 
+class AdminAnswer(StrEnum):
+    """What came of a request to the admin API."""
+
+    SERVED = "served"
+    REFUSED = "refused"
+    UNKNOWN_CALLER = "unknown_caller"
+    FAILED = "failed"
+
+
 class _About(NamedTuple):
     name: str
     kind: str
@@ -262,6 +271,18 @@ _WATCHES: Final = _About(
     "UTC seconds at which the API server last told something of a resource that is watched, if "
     "only that nothing is new; NaN where it is not watched.",
 )
+_ADMIN_REQUESTS: Final = _About(
+    "grantserver_admin_requests_total",
+    "counter",
+    ("outcome",),
+    "Requests to the admin API, by what came of them.",
+)
+_ADMIN_DURATION: Final = _About(
+    "grantserver_admin_request_duration_seconds",
+    "histogram",
+    (),
+    "Time that requests to the admin API have taken.",
+)
 _BUILD: Final = _About(
     "grantserver_build_info", "gauge", ("version",), "Always 1; the version is in the label."
 )
@@ -294,6 +315,8 @@ _ALL: Final = (
     _RECONCILING,
     _QUEUE,
     _WATCHES,
+    _ADMIN_REQUESTS,
+    _ADMIN_DURATION,
     _BUILD,
 )
 
@@ -407,6 +430,14 @@ class Metrics:
             multiprocess_mode="mostrecent",
         )
         self._watches = {one: watches.labels(one.value) for one in Watched}
+        requests = Counter(
+            *(_ADMIN_REQUESTS.name, _ADMIN_REQUESTS.meaning, _ADMIN_REQUESTS.labels),
+            registry=registry,
+        )
+        self._admin_requests = {one: requests.labels(one.value) for one in AdminAnswer}
+        self._admin_duration = Histogram(
+            *(_ADMIN_DURATION.name, _ADMIN_DURATION.meaning), registry=registry, buckets=_SECONDS
+        )
         for gauge in self._watches.values() if first else ():
             _begin_unknown(gauge)
         build = Gauge(
@@ -457,6 +488,11 @@ class Metrics:
         """Tell when a certificate ends, in UTC seconds; None when there is none."""
         # NaN compares as false, so that an alert on "ends soon" stays quiet; 0 would set it off.
         self._expiry[which].set(nan if at is None else at)
+
+    def administered(self, outcome: AdminAnswer, seconds: float) -> None:
+        """Count a request to the admin API, which took so long."""
+        self._admin_requests[outcome].inc()
+        self._admin_duration.observe(seconds)
 
     def stage(self, which: Stage, seconds: float) -> None:
         """Count a stage that took so long."""

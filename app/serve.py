@@ -41,6 +41,7 @@ from app.web.proxies import Proxies
 from app.web.redemption import RedemptionApp, request_ids
 
 if TYPE_CHECKING:
+    from app.administered import Administered
     from app.in_cluster import InCluster
 
 GRACE_SECONDS: Final = 15.0
@@ -92,6 +93,7 @@ class Sockets:
 
     redemption: socket.socket
     ops: socket.socket
+    admin: socket.socket | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +115,7 @@ class Addresses:
 
     redemption: tuple[str, int]
     ops: tuple[str, int]
+    admin: tuple[str, int] | None = None
 
 
 def bind(settings: Settings) -> Sockets:
@@ -120,6 +123,7 @@ def bind(settings: Settings) -> Sockets:
     return Sockets(
         redemption=listeners.bind(str(settings.listen.redemption)),
         ops=listeners.bind(str(settings.listen.ops)),
+        admin=None if (admin := settings.listen.admin) is None else listeners.bind(str(admin)),
     )
 
 
@@ -139,6 +143,7 @@ def tell_ready(settings: Settings, addresses: Addresses, served: Served, **furth
         version=__version__,
         redemption=str(Address(*addresses.redemption)),
         ops=str(Address(*addresses.ops)),
+        **({} if addresses.admin is None else {"admin": str(Address(*addresses.admin))}),
         reach=served.waiting if served.reach is None else served.reach.url,
         data=str(settings.data.dir),
         **further,
@@ -275,19 +280,20 @@ async def serve(
         on_look=metrics.looked,
     )
 
+    first = worker is None or worker.number == 0  # one of them is enough
+    admin = await _administered(home, keeper, metrics, sockets) if first else None
+
     def serve_with(served: Served) -> None:
         redemption_listener.secure(_context(served))
+        _secure(admin, served)
         metrics.certificate_ends(Certificate.SERVER, served.not_after)
         self_check.check_soon()
 
     keeper.on_change(serve_with)
 
-    first = worker is None or worker.number == 0  # one of them is enough
     cluster = await _cluster(home, keeper, metrics, traces) if first else None
 
-    await redemption_listener.start()
-    await ops_listener.start()
-    addresses = Addresses(redemption=redemption_listener.address, ops=ops_listener.address)
+    addresses = await _start(redemption_listener, ops_listener, admin)
     tell = log.info if worker is None else log.debug
     if worker is None:
         tell_ready(settings, addresses, keeper.current)
@@ -304,7 +310,11 @@ async def serve(
 
     tell("stopping")
     hangs = asyncio.get_running_loop().call_later(DATABASE_SECONDS, home.database.abandon)
-    await asyncio.gather(_end(tasks), redemption_listener.stop(GRACE_SECONDS))
+    await asyncio.gather(
+        _end(tasks),
+        redemption_listener.stop(GRACE_SECONDS),
+        _stop(admin),
+    )
     await asyncio.to_thread(housekeeping.stop)
     for one in (ledger, thefts, locks, attempts):
         await one.close()
@@ -385,6 +395,49 @@ def _on_stage(metrics: Metrics, traces: Traces | None) -> Callable[[Stage, float
 async def _close(traces: Traces | None) -> None:
     if traces is not None:
         await asyncio.to_thread(traces.close)
+
+
+async def _start(
+    redemption: listeners.Listener, ops_listener: listeners.Listener, admin: "Administered | None"
+) -> Addresses:
+    """Begin to accept connections everywhere; tells where."""
+    for listener in (redemption, ops_listener, admin):
+        if listener is not None:
+            await listener.start()
+    return Addresses(
+        redemption=redemption.address,
+        ops=ops_listener.address,
+        admin=None if admin is None else admin.address,
+    )
+
+
+def _secure(admin: "Administered | None", served: Served) -> None:
+    if admin is not None:
+        admin.secure(served)
+
+
+async def _stop(admin: "Administered | None") -> None:
+    if admin is not None:
+        await admin.stop(GRACE_SECONDS)
+
+
+async def _administered(
+    home: Home, keeper: Keeper, metrics: Metrics, sockets: Sockets
+) -> "Administered | None":
+    """Build the admin API; None where it is turned off."""
+    if sockets.admin is None:
+        return None
+    # Imported here: it costs memory and time, which those who turn it off keep.
+    from app.administered import Administered  # noqa: PLC0415
+
+    limits = home.settings.limits
+    return await Administered.open(
+        home,
+        keeper,
+        metrics,
+        sockets.admin,
+        allowance=_allowance(limits.peer_failures, limits.peer_recovery_seconds),
+    )
 
 
 async def _cluster(

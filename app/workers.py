@@ -62,7 +62,7 @@ def run(settings: Settings) -> None:
     sockets = serve.bind(settings)
     with sockets.redemption, sockets.ops:
         served = serve.prepare(settings)
-        with _directory() as counts:
+        with _directory() as counts, sockets.admin or contextlib.nullcontext():
             asyncio.run(_Crew(settings, sockets, served, counts).serve())
 
 
@@ -88,6 +88,7 @@ class _Orders:
     counts: str
     redemption: int
     ops: int
+    admin: int | None
 
 
 # The parent
@@ -131,6 +132,8 @@ class _Crew:
             self._stop.set()
             self._sockets.redemption.close()
             self._sockets.ops.close()
+            if self._sockets.admin is not None:
+                self._sockets.admin.close()
             await self._end(places)
         await asyncio.gather(*places)
         _log.info("stopped")
@@ -145,7 +148,13 @@ class _Crew:
         )
         serve.tell_ready(
             self._settings,
-            Addresses(redemption=redemption, ops=ops),
+            Addresses(
+                redemption=redemption,
+                ops=ops,
+                admin=None
+                if self._sockets.admin is None
+                else self._sockets.admin.getsockname()[:2],
+            ),
             self._served,
             workers=self._settings.workers,
         )
@@ -222,17 +231,20 @@ class _Crew:
         return process, ours
 
     def _orders(self, number: int) -> _Orders:
-        redemption, ops = self._descriptors()
+        redemption, ops, *admin = self._descriptors()
         return _Orders(
             settings=self._settings,
             number=number,
             counts=self._counts,
             redemption=redemption,
             ops=ops,
+            admin=admin[0] if admin else None,
         )
 
-    def _descriptors(self) -> tuple[int, int]:
-        return self._sockets.redemption.fileno(), self._sockets.ops.fileno()
+    def _descriptors(self) -> tuple[int, ...]:
+        sockets = self._sockets
+        every = (sockets.redemption, sockets.ops, sockets.admin)
+        return tuple(one.fileno() for one in every if one is not None)
 
     async def _end(self, places: list["asyncio.Task[None]"]) -> None:
         """End every worker: gracefully, and by force those that take too long."""
@@ -339,7 +351,11 @@ async def _serve(orders: _Orders, line: "_Line") -> None:
         worker=Worker(
             number=orders.number,
             of=orders.settings.workers,
-            sockets=Sockets(redemption=_socket(orders.redemption), ops=_socket(orders.ops)),
+            sockets=Sockets(
+                redemption=_socket(orders.redemption),
+                ops=_socket(orders.ops),
+                admin=None if orders.admin is None else _socket(orders.admin),
+            ),
         ),
     )
 

@@ -59,10 +59,26 @@ class Certified:
         begin: datetime = BEGIN,
         end: datetime = END,
         client: bool = False,
+        server: bool = False,
     ) -> "Certified":
-        """Sign for a server of these hosts (`client`: clients alone), or a CA below this one."""
+        """Sign for a server of these hosts, or a CA below this one.
+
+        With `client` or `server` it is good for those alone.
+        """
         key = KINDS[kind]()
-        certificate = _build(name, key, self, hosts, ca=ca, begin=begin, end=end, client=client)
+        certificate = _build(
+            name,
+            key,
+            self,
+            hosts,
+            ca=ca,
+            begin=begin,
+            end=end,
+            usages=[
+                *([ExtendedKeyUsageOID.CLIENT_AUTH] if client else []),
+                *([ExtendedKeyUsageOID.SERVER_AUTH] if server else []),
+            ],
+        )
         above = b"" if self.certificate.issuer == self.certificate.subject else self.pem
         return Certified(certificate=certificate, key=key, chain=above + self.chain)
 
@@ -83,7 +99,7 @@ def _build(
     ca: bool,
     begin: datetime,
     end: datetime,
-    client: bool = False,
+    usages: Sequence[x509.ObjectIdentifier] = (),
 ) -> x509.Certificate:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     signer = key if by is None else by.key
@@ -105,9 +121,8 @@ def _build(
     if hosts:
         names = x509.SubjectAlternativeName([_named(host) for host in hosts])
         builder = builder.add_extension(names, critical=False)
-    if client:
-        usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
-        builder = builder.add_extension(usage, critical=False)
+    if usages:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
     plain = isinstance(signer, ed25519.Ed25519PrivateKey)
     return builder.sign(signer, None if plain else hashes.SHA256())
 

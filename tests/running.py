@@ -3,18 +3,21 @@
 import asyncio
 import contextlib
 import http.client
+import json
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from app import ambient, settings
+from app.domain.callers import read_rights
 from app.domain.sites import parse_endpoint
 from app.errors import Unavailable
 from app.home import Home, open_home
 from app.serve import Addresses, serve
-from app.services import grants, reach, sites
+from app.services import admin_tokens, grants, reach, sites
 from app.services.grants import Issued, Wish
 from app.web import listeners
 
@@ -29,6 +32,10 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+    def json(self) -> Any:
+        """Read the body, which must be JSON."""
+        return json.loads(self.body)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +109,64 @@ class Server:
             {"name": name, "subject": subject},
             peer,
         )
+
+    def admin_token(
+        self,
+        *verbs: str,
+        sites: Sequence[str] = ("*",),
+        window_seconds: int | None = None,
+        ago: int = 0,
+    ) -> str:
+        """Make a token with these rights, every one if none is named, `ago` seconds ago."""
+        made = admin_tokens.create(
+            self.home.database,
+            name=f"token-{ambient.random_bytes(8).hex()}",
+            rights=read_rights(verbs or ("*",), sites),
+            window_seconds=window_seconds,
+            keys=self.home.admin_token_keys,
+            actor="test",
+            now=ambient.utc_now() - ago,
+            random_bytes=ambient.random_bytes,
+        )
+        return made.secret
+
+    def admin(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        context: ssl.SSLContext | None = None,
+        peer: str = "127.0.0.1",
+    ) -> Answer:
+        """Ask the admin API; a body is sent as JSON, or as it is if it is bytes already."""
+        assert self.addresses.admin is not None
+        host, port = self.addresses.admin
+        sent = dict(headers or {})
+        if token is not None:
+            sent["Authorization"] = f"Bearer {token}"
+        if body is not None:
+            sent.setdefault("Content-Type", "application/json")
+            body = body if isinstance(body, bytes) else json.dumps(body).encode()
+        connection = http.client.HTTPSConnection(
+            host,
+            port,
+            context=context or self.context,
+            timeout=PATIENCE,
+            source_address=(peer, 0),
+        )
+        try:
+            connection.request(method, path, body=body, headers=sent)
+            response = connection.getresponse()
+            return Answer(
+                status=response.status,
+                headers={name.lower(): value for name, value in response.getheaders()},
+                body=response.read(),
+            )
+        finally:
+            connection.close()
 
     def ops(self, path: str) -> Answer:
         """Ask the ops listener."""

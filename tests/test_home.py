@@ -6,6 +6,7 @@ import pytest
 from app import ambient
 from app.crypto.sealing import generate_line
 from app.domain import codes
+from app.domain.callers import read_rights
 from app.errors import Lack, Misconfigured, Unavailable, Unready
 from app.home import Home, open_home, rotation_times
 from app.services import addresses, authorities
@@ -202,3 +203,29 @@ def test_the_steps_of_a_rotation_are_as_far_apart_as_the_settings_say(directory:
     )
     times = rotation_times(settings)
     assert (times.wait_seconds, times.lifetime_seconds, times.retry_seconds) == (7200, 10800, 240)
+
+
+def test_admin_tokens_have_keys_of_their_own(directory: Path) -> None:
+    home = open_home(some_settings(directory))
+    assert home.admin_token_keys.keys() == home.code_keys.keys()
+    assert not set(home.admin_token_keys.values()) & set(home.code_keys.values())
+    home.database.close()
+
+
+def test_certificates_have_the_rights_that_settings_give_them(directory: Path) -> None:
+    given = {"admin__client_ca_file": "/ca.pem", "admin__certificates": "portal@shop=read@west"}
+    home = open_home(some_settings(directory, **given))
+    assert home.certified == {"portal@shop": read_rights(["read"], ["west"])}
+    home.database.close()
+
+
+def test_settings_of_the_admin_api_that_make_no_sense_together_are_told(directory: Path) -> None:
+    given = {"admin__accounts": "true", "admin__certificates": "portal@shop=read@west"}
+    home = open_home(some_settings(directory, **given))
+    with pytest.raises(Misconfigured) as caught:
+        assert home.certified
+    assert caught.value.problems == (
+        "GRANTSERVER_ADMIN_CERTIFICATES needs GRANTSERVER_ADMIN_CLIENT_CA_FILE",
+        "GRANTSERVER_ADMIN_ACCOUNTS needs GRANTSERVER_KUBERNETES_NAMESPACES",
+    )
+    home.database.close()

@@ -53,6 +53,7 @@ CODES: Final[Mapping[type[GrantServerError], Exit]] = {
 _WHERE_TO_LOOK: Final[Mapping[str, str]] = {
     "site": "`grantserver site list` shows what there is",
     "grant": "`grantserver grant list` shows what there is",
+    "admin token": "`grantserver admin-token list` shows what there is",
     "authority": "`grantserver ca list` shows what there is",
 }
 

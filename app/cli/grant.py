@@ -9,6 +9,7 @@ import click
 from app import ambient
 from app.cli.commands import Noun
 from app.cli.files import STANDARD
+from app.cli.grant_explain import command as explain_command
 from app.cli.issuing import (
     Choice,
     create,
@@ -204,6 +205,9 @@ def _show(name: str, site: str | None, form: Form) -> None:
                 ],
             )
         )
+
+
+command.add_command(explain_command)
 
 
 @command.command(

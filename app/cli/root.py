@@ -24,6 +24,7 @@ _NOUNS: Final = {
     "link": Late("app.cli.link", "The links of a connecting site, and what their costs come to."),
     "renew": Late("app.cli.renew", "Renew the certificates of links before they end."),
     "ca": Late("app.cli.ca", "The authorities that sign certificates."),
+    "admin-token": Late("app.cli.admin_token", "Tokens of those who use the admin API."),
     "audit": Late(
         "app.cli.audit", "The record of everything that was changed, and whether it is as it was."
     ),

@@ -31,6 +31,8 @@ class Act(StrEnum):
     CERTIFICATE_REVOKED = "certificate.revoked"
     SITE_SET = "site.set"
     SITE_REMOVED = "site.removed"
+    ADMIN_TOKEN_CREATED = "admin_token.created"  # noqa: S105 - the act
+    ADMIN_TOKEN_REVOKED = "admin_token.revoked"  # noqa: S105 - the act
     SERVER_CERTIFICATE_ISSUED = "server.certificate_issued"
     SERVER_CERTIFICATE_TAKEN = "server.certificate_taken"
 

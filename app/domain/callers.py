@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from app.domain.names import check_name
 from app.errors import Invalid
@@ -79,6 +79,13 @@ class Rights:
         return self.sites is not None and self.sites <= other.sites
 
 
+class Entry(NamedTuple):
+    """Rights of somebody who is known by a name."""
+
+    name: str
+    rights: Rights
+
+
 def read_rights(verbs: Iterable[str], sites: Iterable[str]) -> Rights:
     """Read rights as people write them: words, or `*` for all there are.
 
@@ -95,6 +102,19 @@ def written_verbs(rights: Rights) -> Sequence[str]:
 def written_sites(rights: Rights) -> Sequence[str]:
     """The names of the sites in their order, or `*` alone."""
     return [EVERY] if rights.sites is None else sorted(rights.sites)
+
+
+def read_entry(text: str) -> Entry:
+    """Read `NAME=VERB+VERB@SITE+SITE`: who may do what where, in one line.
+
+    Raises Invalid("name", …), Invalid("verbs", …) or Invalid("sites", …).
+    """
+    name, _, rights = text.partition("=")
+    check_caller("name", name)
+    verbs, at, sites = rights.partition("@")
+    if not at:
+        raise Invalid("sites", f"expected NAME=VERB+VERB@SITE+SITE, or @{EVERY} for every site")
+    return Entry(name, read_rights(verbs.split("+"), sites.split("+")))
 
 
 def check_caller(field: str, name: str) -> None:

@@ -17,22 +17,28 @@ LENGTH: Final = 24  # characters of a code of ours: about 143 bits, and what Sku
 SHORTEST_CHOSEN: Final = 16
 LONGEST: Final = 256
 _ALPHABET: Final = string.ascii_letters + string.digits
-_FAIR_BELOW: Final = 256 - 256 % len(_ALPHABET)
+_BYTES: Final = 256  # different ones
 _SCHEME: Final = "hmac-sha256"
 _DIGEST: Final = re.compile("[0-9a-f]{64}")
 
 
 def generate(random_bytes: Callable[[int], bytes]) -> str:
-    """Make a code of 24 letters and digits, each equally likely.
+    """Make a code of 24 letters and digits, each equally likely."""
+    return draw(LENGTH, _ALPHABET, random_bytes)
 
-    Bytes beyond the largest multiple of 62 are thrown away: a plain remainder would favour the
-    first letters.
+
+def draw(length: int, alphabet: str, random_bytes: Callable[[int], bytes]) -> str:
+    """Draw letters of an alphabet, each equally likely.
+
+    Bytes beyond the largest multiple of the alphabet's length are thrown away: a plain remainder
+    would favour the first letters.
     """
-    code = ""
-    while len(code) < LENGTH:
-        fair = (byte for byte in random_bytes(LENGTH) if byte < _FAIR_BELOW)
-        code += "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in fair)
-    return code[:LENGTH]
+    fair_below = _BYTES - _BYTES % len(alphabet)
+    drawn = ""
+    while len(drawn) < length:
+        fair = (byte for byte in random_bytes(length) if byte < fair_below)
+        drawn += "".join(alphabet[byte % len(alphabet)] for byte in fair)
+    return drawn[:length]
 
 
 def check_chosen(code: str) -> None:

@@ -158,6 +158,11 @@ def judge(policy: Policy, *, name: str, subject: str, peer: str) -> None:
         raise Refused(Reason.POLICY, f'the name does not begin with "{policy.name_prefix}"')
 
 
+def is_address_fit(policy: Policy, peer: str) -> bool | None:
+    """Say whether an address is in a policy's networks; None where it asks for none."""
+    return _is_within(peer, policy.networks) if policy.networks else None
+
+
 def written(policy: Policy | None) -> str | None:
     """Write a policy as the text that the database keeps."""
     if policy is None:

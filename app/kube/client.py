@@ -175,6 +175,21 @@ class Kube:
         )
         return await self._ask_object(question)
 
+    async def review(self, resource: Resource, spec: Object) -> Object:
+        """Ask something that is put as an object and kept nowhere; gives its status."""
+        question = Question(
+            method="POST",
+            verb="create",
+            resource=resource,
+            namespace=None,
+            body=_named(resource, {"spec": spec}),
+        )
+        found = await self._ask(question)
+        status = found.get("status")
+        if found.get("kind") != resource.kind or not isinstance(status, dict):
+            raise question.answered_otherwise()
+        return status
+
     async def replace(self, resource: Resource, body: Object, namespace: str) -> Object:
         """Put an object in the place of the one of its name, and of its version if it has one."""
         question = Question(

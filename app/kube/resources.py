@@ -9,7 +9,7 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource:
-    """A kind of namespaced objects; the core group is the empty one."""
+    """A kind of objects; the core group is the empty one."""
 
     group: str
     version: str
@@ -57,6 +57,15 @@ INGRESSES: Final = Resource(
     group="networking.k8s.io", version="v1", plural="ingresses", kind="Ingress"
 )
 ROUTES: Final = Resource(group="route.openshift.io", version="v1", plural="routes", kind="Route")
+TOKEN_REVIEWS: Final = Resource(
+    group="authentication.k8s.io", version="v1", plural="tokenreviews", kind="TokenReview"
+)
+ACCESS_REVIEWS: Final = Resource(
+    group="authorization.k8s.io",
+    version="v1",
+    plural="subjectaccessreviews",
+    kind="SubjectAccessReview",
+)
 GATEWAY_API: Final = "gateway.networking.k8s.io"
 
 

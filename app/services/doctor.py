@@ -20,6 +20,7 @@ from app.domain.self_check import Misfit, Outcome
 from app.domain.sites import Site
 from app.domain.times import rfc3339
 from app.errors import GrantServerError, Misconfigured, Unready
+from app.services import admin_tokens
 from app.services.authorities import open_issuer
 from app.services.certificate_files import CertificateFiles
 from app.services.reach import open_server_key
@@ -38,6 +39,7 @@ _SOON_SECONDS: Final = 30 * 24 * 3600
 _EARLIEST_SENSIBLE: Final = 1_767_225_600  # 2026-01-01: a clock before it is certainly wrong
 _BACKWARDS_SECONDS: Final = 60  # clocks are set back by a little every day
 _SERVED: Final = "server certificate"
+_TOKENS: Final = "admin tokens"
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _RESTORE: Final = "stop the server and restore the newest backup that passes `db check`"
 _MISFITS: Final = {
@@ -91,6 +93,7 @@ def examine(
         (_SERVED, lambda: _server_certificate(database, keyring, files, hosts, now)),
         ("authorities", lambda: _authorities(database, keyring, now)),
         ("sites", lambda: _sites(database)),
+        (_TOKENS, lambda: _admin_tokens(database, keyring)),
     )
     findings: list[Finding] = []
     for name, check in checks:
@@ -367,6 +370,18 @@ def _sites(database: Database) -> Iterator[Finding]:
                 found="it has no endpoints: every redemption is refused",
                 remedy=f"grantserver site set {site.name} --endpoint inter-router=HOST:55671",
             )
+
+
+def _admin_tokens(database: Database, keyring: Keyring) -> Iterator[Finding]:
+    lost = admin_tokens.lost(database, keyring.keys)
+    if lost:
+        named = ", ".join(f"{name} (key {key})" for name, key in lost.items())
+        yield Finding(
+            check=_TOKENS,
+            verdict=Verdict.PROBLEM,
+            found=f"the key file lacks the keys of {named}: nobody is let in by them",
+            remedy=f"{_missing_lines(keyring)}, or revoke them and make others",
+        )
 
 
 def _unready_namespace(site: Site) -> Finding:

@@ -109,11 +109,13 @@ def create(
     now: int,
     random_bytes: Callable[[int], bytes],
     ceilings: Ceilings = NO_CEILINGS,
+    record: Callable[[Connection, Issued], None] | None = None,
 ) -> Issued:
     """Create a grant.
 
-    Raises Invalid naming the field, also for what exceeds the server's `ceilings`, Missing for an
-    unknown site, Conflict when the site has a grant of this name.
+    `record` is called with it in its transaction, and prevents it by raising. Raises Invalid naming
+    the field, also for what exceeds the server's `ceilings`, Missing for an unknown site, Conflict
+    when the site has a grant of this name.
     """
     check_name("name", wish.name)
     check_redemptions(wish.redemptions)
@@ -173,7 +175,10 @@ def create(
                 },
             ),
         )
-    return Issued(grant=grant, code=code)
+        issued = Issued(grant=grant, code=code)
+        if record is not None:
+            record(connection, issued)
+    return issued
 
 
 def token(issued: Issued, reach: Reach, now: int) -> str:
@@ -336,7 +341,7 @@ def show(
     Raises Missing, and Invalid("site", …) when several sites have a grant of this name.
     """
     with database.reading() as connection:
-        grant = _one(connection, name, site)
+        grant = named(connection, name, site)
         return grant, grant_rows.redemptions_of(connection, grant.id)
 
 
@@ -535,7 +540,7 @@ def _held(
     connection: Connection, name: str, site: str | None, check: Callable[[Grant], None] | None
 ) -> Grant:
     """Find a grant that stays as it is until the transaction ends, and have it checked."""
-    found = _one(connection, name, site)
+    found = named(connection, name, site)
     grant = grant_rows.locked(connection, found.id)
     if grant is None:
         raise Missing("grant", name)
@@ -544,11 +549,13 @@ def _held(
     return grant
 
 
-def _one(connection: Connection, name: str, site: str | None) -> Grant:
-    found = grant_rows.matching(connection, name=kept_name(name), site=site)
-    by_id = grant_rows.by_id(connection, name) if not found else None
+def named(connection: Connection, name: str, site: str | None) -> Grant:
+    """The grant of this name or id; raises as `show` does."""
+    # First by id: nobody chooses that, and a name may be made to look like it.
+    by_id = grant_rows.by_id(connection, name)
     if by_id is not None and site in {None, by_id.site}:
         return by_id
+    found = grant_rows.matching(connection, name=kept_name(name), site=site)
     if not found:
         raise Missing("grant", name)
     if len(found) > 1:

@@ -21,7 +21,7 @@ from app.metrics import Pruned
 from app.services.audit_chain import Chain
 from app.store import pruning
 from app.store.engine import Database
-from app.store.pruning import ANSWERS, BEGINNING, RENEWALS, Aging, Place
+from app.store.pruning import ANSWERS, BEGINNING, CREATIONS, RENEWALS, Aging, Place
 
 UNBOUNDED: Final = sys.maxsize
 ROTATION_SECONDS: Final = 60.0
@@ -69,7 +69,8 @@ class Sweeper:
         what was told is deleted all the same.
         """
         now = self.clock()
-        yield from self._aged(ANSWERS, Pruned.ANSWERS, now, dry=dry)
+        for kept in (ANSWERS, CREATIONS):
+            yield from self._aged(kept, Pruned.ANSWERS, now, dry=dry)
         if self.keep.grants_seconds:
             yield from self._grants(now - self.keep.grants_seconds, now, dry=dry)
             # A link that is renewed lives longer than any of its certificates.

@@ -78,7 +78,12 @@ class PeerLimits:
 
         To come too late with the right code is none, nor is to be turned away by a limit.
         """
-        if self._allowance is None or reason not in _COUNTED:
+        if reason in _COUNTED:
+            self.fail(peer)
+
+    def fail(self, peer: str) -> None:
+        """Count a failure of the peer's own."""
+        if self._allowance is None:
             return
         network, now = network_of(peer), self._now()
         self._empty_at[network] = self._allowance.fill(self._empty_at.get(network, now), now)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from app.crypto.sealing import Keyring, load_or_create
 from app.errors import Broken, Conflict, Invalid, Misconfigured, Unavailable
-from app.services import authorities, reach
+from app.services import admin_tokens, authorities, idempotency, reach
 from app.services.cluster import code_purpose
 from app.store import backup, health, sealed
 from app.store.engine import Database
@@ -44,8 +44,9 @@ def sealed_problems(
 ) -> tuple[str, ...]:
     """What is sealed in the database and cannot be opened with the keys of `key_file`.
 
-    Empty when all can be. Kept answers are not tried: only the code of their grant opens them.
-    Makes no key file. Raises Unavailable when the database cannot be read.
+    Admin tokens that another key conceals are among it. Empty when all can be. Kept answers are
+    not tried: only the code of their grant opens them. Makes no key file.
+    Raises Unavailable when the database cannot be read.
     """
     values = _sealed_values(database)
     if not values:
@@ -60,7 +61,12 @@ def sealed_problems(
         keyring = load_or_create(key_file, random_bytes)
     except Misconfigured as error:
         return tuple(error.problems)
-    return tuple(dict.fromkeys(_unopened(values, keyring)))
+    tokens = (
+        f"the admin token {name} needs the sealing key {key}, which is not in {key_file}; put its "
+        "line back, below the first one, or revoke it and make another"
+        for name, key in admin_tokens.lost(database, keyring.keys).items()
+    )
+    return (*dict.fromkeys(_unopened(values, keyring)), *tokens)
 
 
 def _sealed_values(database: Database) -> list[tuple[str, bytes]]:
@@ -73,6 +79,7 @@ def _sealed_values(database: Database) -> list[tuple[str, bytes]]:
             ),
             *((reach.key_purpose(of), value) for of, value in sealed.server_keys(connection)),
             *((code_purpose(of), value) for of, value in sealed.codes(connection)),
+            *((idempotency.purpose(of), value) for of, value in sealed.creations(connection)),
         ]
 
 

@@ -22,7 +22,8 @@ from app.domain.documents import bundle, link_documents
 from app.domain.grants import Claim, Grant, Redemption, judge, judge_policy
 from app.domain.kept_answers import KeptAnswer, unpacked
 from app.domain.names import check_claimed_name, common_name
-from app.domain.policies import Policy
+from app.domain.policies import Policy, is_address_fit
+from app.domain.prospects import Hindrance
 from app.domain.renewals import judge as judge_certificate
 from app.domain.theft import SuspectedTheft, suspicion
 from app.errors import Broken, Invalid, Reason, Refused, Unready
@@ -30,13 +31,14 @@ from app.metrics import Stage
 from app.services.attempts import Attempts
 from app.services.issuance import Issuance
 from app.services.limits import GrantLocks
+from app.services.prospects import in_the_way
 from app.services.theft import TheftAlarm, suspected_in
 from app.store import grants as grant_rows
 from app.store import renewals as renewal_rows
 from app.store.ledger import Found, Keeping, Kept, Ledger, Spending, too_often
 
 MOST_REQUEST_CHARACTERS: Final = 4096  # in base64; one for an RSA key of 4096 bits has 1,600
-_MOST_SHOWN: Final = 100
+_MOST_SHOWN: Final = 20
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -60,14 +62,18 @@ class Redeemed:
 class Inspection:
     """What the holder of a code may know of its grant without using it.
 
-    `redemptions` are the first hundred at most; `now` is when it was looked at; `theft` says who
-    else came with the code, if anybody did.
+    `redemptions` are the newest twenty at most, the oldest of them first; `now` is when it was
+    looked at; `theft` says who else came with the code, if anybody did. `hindrances` are what a
+    claim from the same address would be refused for, and `address_fits` whether that is in the
+    networks that the policy asks for; None where it asks for none.
     """
 
     grant: Grant
     redemptions: tuple[Redemption, ...]
     now: int
     theft: SuspectedTheft | None = None
+    hindrances: tuple[Hindrance, ...] = ()
+    address_fits: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,14 +250,13 @@ class Redeemer:
             raise too_often(most)
 
     async def inspect(self, claim: Claim) -> Inspection:
-        """Tell the holder of the right code what is left, until when, and who used it.
+        """Tell the holder of the right code what is left, until when, who used it, or why not.
 
         Nothing is spent. Raises Refused(UNKNOWN_GRANT, RATE_LIMITED or WRONG_CODE), Unavailable.
         """
         grant = (await self._find(claim)).grant
         self._check_code(claim, grant)
-        redemptions, theft = await asyncio.to_thread(self._read_history, grant.id)
-        return Inspection(grant=grant, redemptions=redemptions, now=self.clock(), theft=theft)
+        return await asyncio.to_thread(self._look, grant, claim.peer)
 
     async def _find(self, claim: Claim) -> Found:
         """Find the claim's grant, or refuse after as much work as a wrong code costs."""
@@ -341,10 +346,18 @@ class Redeemer:
             raise Refused(Reason.REVOKED)
         judge_certificate(given, now=self.clock())
 
-    def _read_history(self, grant_id: str) -> tuple[tuple[Redemption, ...], SuspectedTheft | None]:
+    def _look(self, grant: Grant, peer: str) -> Inspection:
+        now, policy = self.clock(), grant.policy
         with self.issuance.database.reading() as connection:
-            first = grant_rows.redemptions_of(connection, grant_id, limit=_MOST_SHOWN)
-            return tuple(first), suspected_in(connection, grant_id)
+            newest = grant_rows.newest_redemptions(connection, grant.id, _MOST_SHOWN)
+            return Inspection(
+                grant=grant,
+                redemptions=tuple(newest),
+                now=now,
+                theft=suspected_in(connection, grant.id),
+                hindrances=tuple(in_the_way(connection, grant, now=now, peer=peer)),
+                address_fits=None if policy is None else is_address_fit(policy, peer),
+            )
 
 
 def _requested(csr: bytes) -> RequestedKey:

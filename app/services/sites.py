@@ -1,6 +1,6 @@
 """Listening sites: set, listed, removed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from app.domain.audit import Act, Entry
 from app.domain.authorities import Authority, can_sign_for_sites
@@ -22,16 +22,20 @@ def put(
     issuer: str | None,
     actor: str,
     now: int,
+    check: Callable[[Site | None], None] | None = None,
 ) -> Site:
     """Make a site, or replace endpoints and authority of the one of this name.
 
     Without `issuer`, a site keeps the authority that it has, and a new one gets the default
-    one (or the only one). Raises Invalid when a name is bad or the authority cannot be chosen.
+    one (or the only one). `check` is called with the site as it stands, None where there is none,
+    and raises to prevent it. Raises Invalid when a name is bad or the authority cannot be chosen.
     """
     check_name("site", name)
     wanted = in_stable_order(endpoints)
     with database.writing() as connection:
         known = site_rows.by_name(connection, name)
+        if check is not None:
+            check(known)
         _check_is_ours(known)
         chosen = _choose(
             authority_rows.every(connection), issuer or (known.issuer if known else None)
@@ -73,10 +77,23 @@ def show(database: Database, name: str) -> Site:
     return site
 
 
-def remove(database: Database, *, name: str, actor: str, now: int) -> None:
-    """Remove a site. Raises Missing, and Conflict while grants lead to it."""
+def remove(
+    database: Database,
+    *,
+    name: str,
+    actor: str,
+    now: int,
+    check: Callable[[Site | None], None] | None = None,
+) -> None:
+    """Remove a site; `check` is as for `put`.
+
+    Raises Missing, and Conflict while grants lead to it.
+    """
     with database.writing() as connection:
-        _check_is_ours(site_rows.by_name(connection, name))
+        known = site_rows.by_name(connection, name)
+        if check is not None:
+            check(known)
+        _check_is_ours(known)
         leading = site_rows.grants_of(connection, name)
         if leading:
             grants = "1 grant leads" if leading == 1 else f"{leading} grants lead"

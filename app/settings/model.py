@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from app.domain.callers import Entry
 from app.domain.certificates import KeyType
 from app.domain.durations import MILLISECOND, SECOND
 from app.domain.exposure import TrafficPolicy, Way
@@ -22,11 +23,13 @@ from app.settings.values import (
     read_address,
     read_annotations,
     read_database_url,
+    read_entries,
     read_hosts,
     read_labels,
     read_namespaces,
     read_networks,
     read_object_name,
+    read_optional_address,
     read_optional_base_url,
     read_optional_class,
     read_optional_collector,
@@ -111,6 +114,12 @@ class Listen(_Group):
         "HOST:PORT or [IPv6]:PORT of the HTTP listener for /metrics, /healthz and /readyz.",
         expected="HOST:PORT or [IPv6]:PORT, port 0 to 65535 (0 takes any free one)",
     )
+    admin: Annotated[Address | None, BeforeValidator(read_optional_address)] = _setting(
+        "",
+        "HOST:PORT or [IPv6]:PORT of the HTTPS listener of the admin API, such as 127.0.0.1:9443; "
+        "empty turns it off.",
+        expected="HOST:PORT or [IPv6]:PORT, port 0 to 65535 (0 takes any free one)",
+    )
     proxy_protocol: ProxyProtocol = _setting(
         ProxyProtocol.OFF.value,
         "Whether connections to the redemption listener must begin with a PROXY protocol header "
@@ -177,6 +186,30 @@ class Tls(_Group):
         "Secret that the certificate of our own CA is written to (tls.crt, tls.key, ca.crt), NAME "
         "(in the namespace of the pod) or NAMESPACE/NAME; empty writes none.",
         expected="NAME or NAMESPACE/NAME",
+    )
+
+
+class Admin(_Group):
+    """Who may use the admin API, beside those who have one of its tokens."""
+
+    client_ca_file: Annotated[Path | None, BeforeValidator(read_optional_path)] = _setting(
+        "",
+        "PEM file of the CAs whose client certificates are known to the admin API; empty asks "
+        "nobody for one.",
+        expected='the path of a file, printable, without "?" and "%"',
+    )
+    certificates: Annotated[tuple[Entry, ...], BeforeValidator(read_entries)] = _setting(
+        "",
+        "What holders of such certificates may: COMMON NAME=VERB+VERB@SITE+SITE, * for every verb "
+        "or site, separated by commas in the environment, a list in the file. Whoever is not "
+        "named is nobody.",
+        expected="COMMON NAME=VERB+VERB@SITE+SITE: a list, or one text with commas between them",
+    )
+    accounts: bool = _setting(
+        "false",
+        "Whether accounts of the cluster may use the admin API, each as far as it may do the same "
+        "with accessgrants in a namespace.",
+        expected="true or false",
     )
 
 
@@ -538,6 +571,7 @@ class Settings(_Group):
     listen: Listen
     reach: Reach
     tls: Tls
+    admin: Admin
     grants: Grants
     ceilings: Ceilings
     certificates: Certificates

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from pydantic_core import PydanticCustomError
 
+from app.domain.callers import Entry, read_entry
 from app.domain.durations import SECOND, parse_duration
 from app.domain.names import check_name, is_host_name, is_object_name
 from app.domain.sites import HIGHEST_PORT, check_host
@@ -90,6 +91,11 @@ def read_address(value: object) -> Address:
     if found is None or int(found[3]) > HIGHEST_PORT:
         raise _refused()
     return Address(_host(found[1] or found[2]), int(found[3]))
+
+
+def read_optional_address(value: object) -> Address | None:
+    """Read as `read_address` does; empty is none."""
+    return read_address(value) if _text(value) else None
 
 
 def read_base_url(value: object) -> str:
@@ -294,6 +300,29 @@ def read_labels(value: object) -> tuple[tuple[str, str], ...]:
         if text and _LABEL_VALUE.fullmatch(text) is None:
             raise _refused(f"the value of {name} is none that a label can have")
     return labels
+
+
+def read_entries(value: object) -> tuple[Entry, ...]:
+    """Read a list of NAME=VERB+VERB@SITE+SITE, or one text with commas between them.
+
+    The empty text is none; a name stands in one of them at most.
+    """
+    items = value
+    if isinstance(value, str):
+        items = value.split(",") if value else []
+    if not isinstance(items, list | tuple):
+        raise _refused()
+    entries = tuple(_entry(_text(item).strip()) for item in items)
+    if len({entry.name for entry in entries}) < len(entries):
+        raise _refused("expected each common name in one entry")
+    return entries
+
+
+def _entry(text: str) -> Entry:
+    try:
+        return read_entry(text)
+    except Invalid as error:
+        raise _refused(str(error)) from None
 
 
 def read_annotations(value: object) -> tuple[tuple[str, str], ...]:

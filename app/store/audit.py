@@ -3,12 +3,12 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, insert, select
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, func, insert, select
 
 from app.domain.audit import Act, Entry
-from app.store.schema import audit
+from app.store.schema import BESIDES_REDEMPTIONS, audit
 
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 _ADD: Final = insert(audit)
@@ -74,16 +74,46 @@ class Filter:
 EVERY: Final = Filter()
 
 
+def page(
+    connection: Connection, limit: int, wanted: Filter, *, before: int | None
+) -> Sequence[tuple[int, Entry]]:
+    """At most `limit` entries with their numbers, the newest first; below `before` if given."""
+    query = select(audit).where(*wanted.conditions()).order_by(audit.c.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(audit.c.id < before)
+    return [(row.id, _entry(row)) for row in connection.execute(query)]
+
+
 def latest(connection: Connection, limit: int, wanted: Filter = EVERY) -> Sequence[Entry]:
     """The newest `limit` entries that are wanted, the oldest of them first."""
     query = select(audit).where(*wanted.conditions()).order_by(audit.c.id.desc()).limit(limit)
-    return [
-        Entry(
-            at=row.at,
-            act=Act(row.act),
-            actor=row.actor,
-            target=row.target,
-            details=json.loads(row.details),
-        )
-        for row in reversed(connection.execute(query).all())
-    ]
+    return [_entry(row) for row in reversed(connection.execute(query).all())]
+
+
+def besides_redemptions(connection: Connection, target: str, limit: int) -> Sequence[Entry]:
+    """What happened to one thing but for redemptions: the newest `limit`, the oldest of them first.
+
+    Found by an index, however long the log is.
+    """
+    query = _BESIDES.order_by(audit.c.id.desc()).limit(limit)
+    rows = connection.execute(query, {"of_target": target}).all()
+    return [_entry(row) for row in reversed(rows)]
+
+
+def count_besides_redemptions(connection: Connection, target: str) -> int:
+    """How many entries there are of one thing but for redemptions."""
+    query = _BESIDES.with_only_columns(func.count())
+    return int(connection.scalars(query, {"of_target": target}).one())
+
+
+_BESIDES: Final = select(audit).where(audit.c.target == bindparam("of_target"), BESIDES_REDEMPTIONS)
+
+
+def _entry(row: Row[Any]) -> Entry:
+    return Entry(
+        at=row.at,
+        act=Act(row.act),
+        actor=row.actor,
+        target=row.target,
+        details=json.loads(row.details),
+    )

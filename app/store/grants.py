@@ -174,15 +174,27 @@ def redemptions_of(
     return [_redemption(row) for row in rows]
 
 
-def last_redemption(connection: Connection, grant_id: str) -> Redemption | None:
-    """The newest redemption of a grant."""
-    row = connection.execute(
+def newest_redemptions(connection: Connection, grant_id: str, limit: int) -> Sequence[Redemption]:
+    """The newest `limit` redemptions of a grant, the oldest of them first."""
+    rows = connection.execute(
         select(redemptions)
         .where(redemptions.c.grant_id == grant_id)
         .order_by(redemptions.c.ordinal.desc())
-        .limit(1)
-    ).first()
-    return None if row is None else _redemption(row)
+        .limit(limit)
+    ).all()
+    return [_redemption(row) for row in reversed(rows)]
+
+
+def count_redemptions(connection: Connection, grant_id: str) -> int:
+    """How many redemptions of a grant are kept."""
+    query = select(func.count()).where(redemptions.c.grant_id == grant_id)
+    return int(connection.scalars(query).one())
+
+
+def last_redemption(connection: Connection, grant_id: str) -> Redemption | None:
+    """The newest redemption of a grant."""
+    newest = newest_redemptions(connection, grant_id, 1)
+    return newest[0] if newest else None
 
 
 def count_by_state(connection: Connection, now: int) -> Mapping[State, int]:

@@ -31,6 +31,7 @@ from app.store.schema import (
     access_grants,
     answers,
     authorities,
+    creations,
     grants,
     redemptions,
     renewals,
@@ -52,6 +53,7 @@ class Aging(NamedTuple):
 
 
 ANSWERS: Final = Aging(answers, answers.c.expires_at)
+CREATIONS: Final = Aging(creations, creations.c.expires_at)
 RENEWALS: Final = Aging(renewals, renewals.c.not_after)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Column, Connection, func, select
 
+from app.store import schema
 from app.store.schema import access_grants, authorities, server_certificates
 
 Sealed = Sequence[tuple[str, bytes]]
@@ -24,6 +25,13 @@ def server_keys(connection: Connection) -> Sealed:
 def codes(connection: Connection) -> Sealed:
     """Give the codes of AccessGrants by the id of the grant."""
     return _sealed(connection, access_grants.c.grant_id, access_grants.c.sealed_code)
+
+
+def creations(connection: Connection) -> Sealed:
+    """Give the kept answers of creations by the hash of what was asked, in hexadecimal."""
+    kept = schema.creations.c
+    query = select(kept.asked, kept.sealed).order_by(kept.id)
+    return [(asked.hex(), found) for asked, found in connection.execute(query)]
 
 
 def _sealed(connection: Connection, of: Column[str], value: Column[bytes]) -> Sealed:

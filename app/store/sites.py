@@ -58,6 +58,13 @@ def by_name(connection: Connection, name: str) -> Site | None:
     return found[0] if found else None
 
 
+def of_namespaces(connection: Connection) -> frozenset[str]:
+    """The names of all sites that stand for a namespace."""
+    return frozenset(
+        connection.execute(select(sites.c.name).where(sites.c.origin.is_not(None))).scalars()
+    )
+
+
 def endpoints_of(connection: Connection, site_id: int) -> tuple[Endpoint, ...]:
     """The endpoints of a site, in their stable order."""
     rows = connection.execute(

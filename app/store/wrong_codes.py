@@ -41,6 +41,12 @@ def merge(
     return found
 
 
+def count(connection: Connection, grant_id: str) -> int:
+    """How many wrong codes were ever tried at a grant, as far as they are merged."""
+    query = select(wrong_codes.c.count).where(wrong_codes.c.grant_id == grant_id)
+    return connection.scalars(query).first() or 0
+
+
 def _merge(
     connection: Connection, counts: Mapping[str, int], allowance: Allowance, now: int
 ) -> Sequence[Filled]:

@@ -38,13 +38,16 @@ class Terms:
     """What all connections of one listener have in common.
 
     `server` is the listener's own address; `keep_alive` says whether a connection may carry
-    a second request. `on_handshake` is told how long a TLS handshake took, in seconds from accept.
+    a second request. With `client_certificates` the application finds what a client has shown (DER)
+    in `extensions`, under `tls` and `client_cert`. `on_handshake` is told how long a TLS handshake
+    took, in seconds from accept.
     """
 
     server: tuple[str, int]
     scheme: Literal["http", "https"]
     header_bytes: int
     keep_alive: bool
+    client_certificates: bool = False
     on_handshake: Callable[[float], None] | None = None
 
 
@@ -272,6 +275,9 @@ class Connection(HttpToolsProtocol):
             raise _Enough
         self._phase = _Phase.HEAD
         super().on_message_begin()
+        if self._terms.client_certificates:
+            shown = self.transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
+            self.scope["extensions"] = {"tls": {"client_cert": shown}}
 
     def on_headers_complete(self) -> None:
         """Hand the request to the application; its body may still be on the way."""

@@ -78,6 +78,7 @@ class Listener:
         context: ssl.SSLContext | None = None,
         limits: Limits | None = None,
         keep_alive: bool = False,
+        client_certificates: bool = False,
         proxies: Proxies | None = None,
         on_handshake: Callable[[float], None] | None = None,
     ) -> None:
@@ -92,6 +93,7 @@ class Listener:
             scheme="http" if context is None else "https",
             header_bytes=self._limits.header_bytes,
             keep_alive=keep_alive,
+            client_certificates=client_certificates,
             on_handshake=None if context is None else on_handshake,
         )
         self._state = ServerState()

@@ -5,31 +5,29 @@ a request into a claim, hands it to the redeemer, and writes one whole answer wi
 a client of Skupper that reads half an answer believes that it has succeeded.
 
 `GET /<grant>` with the code in the `Authorization` header is an addition of ours: it tells the
-holder of a code what is left. Without that header it is refused like every other method. Further
-additions are `POST /renew` and `GET /crl/<authority>.crl`, whose paths are no grant's.
+holder of a code what is left, or why nothing is. Without that header it is refused like every other
+method. Further additions are `POST /renew` and `GET /crl/<authority>.crl`, whose paths are no
+grant's.
 """
 
 import asyncio
 import itertools
-import json
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from structlog.stdlib import BoundLogger
 
 from app.domain.grants import Claim
-from app.domain.theft import SuspectedTheft
-from app.domain.times import rfc3339
 from app.errors import Broken, GrantServerError, Reason, Refused
 from app.metrics import Metrics
 from app.services.limits import PeerLimits
-from app.services.redemption import Inspection, Redeemer
+from app.services.redemption import Redeemer
 from app.services.renewal import Renewer
 from app.services.revocation_lists import RevocationLists
 from app.traces import Traces
-from app.web import renewal, revocation_lists
+from app.web import inspection, renewal, revocation_lists
 from app.web.wire import cause, refusal
 
 Header = tuple[bytes, bytes]
@@ -242,7 +240,7 @@ class RedemptionApp:
             raise Refused(Reason.WRONG_CODE)
         code = authorization[len(_BEARER) :].strip()
         claim = Claim(key=key, presented_code=code, name=None, subject=None, peer=peer)
-        return _inspection(await self.redeemer.inspect(claim))
+        return inspection.write(await self.redeemer.inspect(claim))
 
     def _known(self, error: Exception) -> GrantServerError:
         if isinstance(error, GrantServerError):
@@ -328,41 +326,3 @@ async def _read_rest(body: bytes, receive: Receive, most: int) -> tuple[bytes, M
                     return body, message
     except TimeoutError as error:
         raise Refused(Reason.BODY, f"the body took over {BODY_SECONDS:g} s") from error
-
-
-def _inspection(inspection: Inspection) -> bytes:
-    grant = inspection.grant
-    return (
-        json.dumps(
-            {
-                "grant": grant.name,
-                "site": grant.site,
-                "state": grant.state(inspection.now),
-                "redemptionsAllowed": grant.allowed,
-                "redemptionsMade": grant.spent,
-                "expirationTime": rfc3339(grant.expires_at),
-                "linkCost": grant.cost,
-                "redemptions": [
-                    _party(one.name, one.subject, one.redeemed_at) for one in inspection.redemptions
-                ],
-                "suspectedTokenTheft": _theft(inspection.theft),
-            },
-            indent=2,
-        ).encode()
-        + b"\n"
-    )
-
-
-def _theft(theft: SuspectedTheft | None) -> Mapping[str, object] | None:
-    """Say who came first and who later; not from where, the reader may be either of them."""
-    if theft is None:
-        return None
-    first = theft.first
-    return {
-        "first": None if first is None else _party(first.name, first.subject, first.redeemed_at),
-        "later": [_party(one.name, one.subject, one.at) for one in theft.later],
-    }
-
-
-def _party(name: str, subject: str, at: int) -> Mapping[str, str]:
-    return {"name": name, "subject": subject, "time": rfc3339(at)}

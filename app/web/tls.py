@@ -17,14 +17,18 @@ _EXPLAINED = frozenset(
 """Failures of a peer that speaks TLS, but not ours: it deserves to be told why."""
 
 
-def server_context(certificate_pem: bytes, key_pem: bytes) -> ssl.SSLContext:
+def server_context(
+    certificate_pem: bytes, key_pem: bytes, *, client_ca_pem: bytes | None = None
+) -> ssl.SSLContext:
     """Make the context that a listener shakes hands with; another certificate takes another one.
 
     `certificate_pem` is the server's certificate, then its intermediates; `key_pem` its key.
-    TLS 1.3 only, no client certificate, no ALPN. Every client connects once and is served
-    once, so session tickets would be pure cost: a fifth of the handshakes per second.
+    TLS 1.3 only, no ALPN, and no client certificate, unless `client_ca_pem` says whose may be
+    shown. Every client connects once and is served once, so session tickets would be pure cost: a
+    fifth of the handshakes per second.
 
-    Raises Invalid("certificate") or Invalid("key") when they cannot be used together.
+    Raises Invalid("certificate") or Invalid("key") when they cannot be used together, and
+    Invalid("client_ca") for what is no CA's certificate.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -32,6 +36,12 @@ def server_context(certificate_pem: bytes, key_pem: bytes) -> ssl.SSLContext:
     context.sslobject_class = _Handshake
     load_certificates(certificate_pem)
     _load_chain(context, certificate_pem.rstrip() + b"\n" + to_pem(load_private_key(key_pem)))
+    if client_ca_pem is not None:
+        context.verify_mode = ssl.CERT_OPTIONAL
+        try:
+            context.load_verify_locations(cadata=client_ca_pem.decode("ascii"))
+        except (ssl.SSLError, ValueError) as error:
+            raise Invalid("client_ca", "it holds no certificate in PEM") from error
     return context
 
 

@@ -166,7 +166,11 @@ def test_a_check_tries_the_sealing_keys(west: Cli) -> None:
     path.write_text("nonsense\n")
     assert "no sealing key" in west.run("db", "check").stderr
     path.write_text(f"{another}\n{mine}")
+    west.done("admin-token", "create", "ci", "--verb", "read", "--site", "west")
     assert "is sound, and at" in west.done("db", "check")
+    path.write_text(mine)
+    assert "the admin token ci needs the sealing key" in west.run("db", "check").stderr
+    path.write_text(f"{another}\n{mine}")
     west.done("grant", "create", "g")
     with contextlib.closing(database(west)) as connection, connection:
         connection.execute("UPDATE authorities SET fingerprint = 'f' WHERE name = 'site-ca'")

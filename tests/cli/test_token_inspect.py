@@ -35,6 +35,66 @@ def test_what_is_left_is_told_without_using_it(cli: Cli) -> None:
 
 
 @pytest.mark.usefixtures("served")
+def test_why_nothing_is_left_and_what_is_asked_for_is_told(cli: Cli) -> None:
+    asked = ("--name-prefix", "east-", "--from", "10.0.0.0/8", "--subject", "a", "--subject", "b*")
+    further = ("--per-subject", "2", "--lifetime", "720h", "--key-type", "p256")
+    cli.done("token", "issue", "t.yaml", "--redemptions", "3", *asked, *further)
+    lines = cli.done("token", "inspect", "t.yaml").splitlines()
+    for line in (
+        "Redeemable    no: this address is in none of the networks it is for",
+        "Subjects      a, b*",
+        "Name prefix   east-",
+        "Per subject   2",
+        "Key type      p256",
+        "Lifetime      720h",
+        "Address       is in none of the grant's networks",
+    ):
+        assert line in lines
+    assert any(line.startswith("Begin         20") for line in lines)
+    assert "10.0.0.0" not in "\n".join(lines)
+    document = cli.json("token", "inspect", "t.yaml")
+    assert document["reasons"][0]["reason"] == "network"
+
+
+@pytest.mark.usefixtures("served")
+def test_a_token_that_is_good_is_said_to_be(cli: Cli) -> None:
+    cli.done("token", "issue", "t.yaml", "--from", "127.0.0.0/8")
+    lines = cli.done("token", "inspect", "t.yaml").splitlines()
+    assert "Redeemable    yes" in lines
+    assert "Address       fits" in lines
+
+
+def test_of_many_redemptions_the_number_of_all_is_told(cli: Cli, stranger: Stranger) -> None:
+    newest = [{"ordinal": 30, "name": "n", "subject": "s", "time": "t"}]
+    told = TOLD | {"redemptionsMade": 30, "redemptionsAllowed": 40, "redemptions": newest}
+    stranger.say = lambda _: (200, json.dumps(told).encode())
+    shown = cli.done("token", "inspect", "-", typed=stranger.token())
+    assert "The newest 1 of 30 redemptions:\n" in shown
+    assert shown.splitlines()[-1].split() == ["30", "t", "n", "s"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"redeemable": False},
+        {"redeemable": False, "reasons": 7},
+        {"redeemable": False, "reasons": [7]},
+        {"reasons": []},
+        {"policy": 7},
+        {"policy": [7]},
+        {"policy": {"subjects": 7}},
+    ],
+)
+def test_odd_reasons_and_policies_are_a_failure(
+    cli: Cli, stranger: Stranger, odd: dict[str, object]
+) -> None:
+    stranger.say = lambda _: (200, json.dumps(TOLD | odd).encode())
+    result = cli.run("token", "inspect", "-", typed=stranger.token())
+    assert result.exit_code == 1
+    assert result.stderr == "error: the server's answer does not tell what is left of the token\n"
+
+
+@pytest.mark.usefixtures("served")
 def test_suspected_theft_is_told_to_the_holder_of_the_code(cli: Cli) -> None:
     cli.done("token", "issue", "t.yaml", "--name", "lab")
     cli.done("token", "redeem", "t.yaml", "--subject", "east")

@@ -181,6 +181,7 @@ def test_the_dashboard_begins_with_whether_it_can_serve() -> None:
         "Kubernetes",
         "Certificates and upkeep",
         "Connecting side",
+        "Admin API",
     ]
 
 

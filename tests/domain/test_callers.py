@@ -8,6 +8,7 @@ from app.domain.callers import (
     Rights,
     Verb,
     check_caller,
+    read_entry,
     read_rights,
     written_sites,
     written_verbs,
@@ -81,3 +82,28 @@ def test_a_name_that_would_confuse_a_reader_is_refused(name: str) -> None:
     with pytest.raises(Invalid) as caught:
         check_caller("name", name)
     assert caught.value.field == "name"
+
+
+@given(st.sampled_from(["ci", "portal@shop", "Ops Team"]), RIGHTS)
+def test_an_entry_says_who_may_what_where(name: str, rights: Rights) -> None:
+    verbs, sites = "+".join(written_verbs(rights)), "+".join(written_sites(rights))
+    assert read_entry(f"{name}={verbs}@{sites}") == (name, rights)
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("", "name"),
+        ("=read@west", "name"),
+        ("ci", "sites"),
+        ("ci=read", "sites"),
+        ("ci=read@", "sites"),
+        ("ci=@west", "verbs"),
+        ("ci=write@west", "verbs"),
+        ("ci=read@west+", "sites"),
+    ],
+)
+def test_an_entry_that_cannot_be_read_is_refused(text: str, field: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        read_entry(text)
+    assert caught.value.field == field

@@ -57,6 +57,12 @@ def test_what_a_policy_does_not_ask_is_open_to_everybody() -> None:
     assert why_not(Policy(per_subject=1), subject="x", peer="", name="y") is None
 
 
+def test_an_address_fits_where_networks_are_asked_for() -> None:
+    assert policies.is_address_fit(FULL, "10.1.2.3") is True
+    assert policies.is_address_fit(FULL, "10.2.0.1") is False
+    assert policies.is_address_fit(Policy(), "10.2.0.1") is None
+
+
 def test_brackets_in_a_pattern_mean_themselves() -> None:
     policy = Policy(subjects=("router[1]?",))
     assert why_not(policy, subject="router[1]a") is None

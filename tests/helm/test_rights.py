@@ -71,6 +71,7 @@ ALL = {"kubernetes": {"namespaces": ["*"]}}
             "server",
             ["connecting"],
         ),
+        ({"config": {**ALL, "admin": {"accounts": True}}}, "cluster-wide", ["callers"]),
     ],
 )
 def test_they_are_those_of_the_manifests(

@@ -84,12 +84,17 @@ class Kube(ABC):
 
     @abstractmethod
     def token(
-        self, name: str, rules: Sequence[Rule] | None = None, namespaces: Sequence[str] = ()
+        self,
+        name: str,
+        rules: Sequence[Rule] | None = None,
+        namespaces: Sequence[str] = (),
+        audience: str = "",
     ) -> str:
         """A bearer token of a service account `name` in the namespace `default`.
 
         It may do what the rules of a role allow, everywhere or in the namespaces, or without
-        rules everything. A rule may have `namespaces` of its own.
+        rules everything. A rule may have `namespaces` of its own. With an audience it is for that
+        alone, and the API server does not take it.
         """
 
     @abstractmethod
@@ -324,12 +329,16 @@ class FakeKube(Kube):
         self._access.expire(token)
 
     def token(
-        self, name: str, rules: Sequence[Rule] | None = None, namespaces: Sequence[str] = ()
+        self,
+        name: str,
+        rules: Sequence[Rule] | None = None,
+        namespaces: Sequence[str] = (),
+        audience: str = "",
     ) -> str:
         user = f"system:serviceaccount:default:{name}"
         if rules is not None and namespaces:
             rules = [{"namespaces": list(namespaces), **rule} for rule in rules]
-        return self._access.token(user, rules)
+        return self._access.token(user, rules, audience)
 
     def create(self, given: Mapping[str, Any]) -> Object:
         kind = self._kind(given["kind"])

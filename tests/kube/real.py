@@ -123,7 +123,11 @@ class RealKube(Kube):
         connection.close()
 
     def token(
-        self, name: str, rules: Sequence[Rule] | None = None, namespaces: Sequence[str] = ()
+        self,
+        name: str,
+        rules: Sequence[Rule] | None = None,
+        namespaces: Sequence[str] = (),
+        audience: str = "",
     ) -> str:
         labels = {"labels": {_LABEL: ""}}
         account = {
@@ -136,17 +140,20 @@ class RealKube(Kube):
         everything = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]
         for rule in everything if rules is None else rules:
             self._bind(name, rule, rule.get("namespaces") or namespaces)
-        wanted = {
-            "apiVersion": "authentication.k8s.io/v1",
-            "kind": "TokenRequest",
-            "spec": {"audiences": [], "expirationSeconds": 3600},
-        }
-        made = self._call("POST", f"{_ACCOUNTS}/{name}/token", wanted)
-        token = str(made["status"]["token"])
+        token = self._token(name)
         # The authorizer learns of bindings a moment later than whoever made them.
         for rule in everything if rules is None else rules:
             assert self.until(lambda rule=rule: self._may(token, rule, namespaces)), rule  # type: ignore[misc]
-        return token
+        return self._token(name, audience) if audience else token
+
+    def _token(self, name: str, *audiences: str) -> str:
+        wanted = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"audiences": audiences, "expirationSeconds": 3600},
+        }
+        made = self._call("POST", f"{_ACCOUNTS}/{name}/token", wanted)
+        return str(made["status"]["token"])
 
     def create(self, given: Mapping[str, Any]) -> Object:
         kind = self._kind(given["kind"])

@@ -11,9 +11,10 @@ from app import ambient
 from app.crypto.sealing import Keyring
 from app.domain import self_check
 from app.domain.authorities import State
+from app.domain.callers import read_rights
 from app.domain.self_check import Misfit, Outcome
 from app.domain.times import rfc3339
-from app.services import authorities, doctor, reach
+from app.services import admin_tokens, authorities, doctor, reach
 from app.services.doctor import Finding, Verdict
 from tests.builders import NOW, Stand
 from tests.pki import Folder, a_root
@@ -193,6 +194,26 @@ def test_a_server_key_that_cannot_be_opened_is_a_problem(healthy: Stand) -> None
     altered = about("server certificate", examine(healthy))[0]
     assert altered.verdict is Verdict.PROBLEM
     assert "backup" in altered.remedy
+
+
+def test_admin_tokens_whose_key_is_lost_are_a_problem(healthy: Stand) -> None:
+    key = next(iter(healthy.keyring.keys))
+    admin_tokens.create(
+        healthy.database,
+        name="ci",
+        rights=read_rights(["read"], ["west"]),
+        window_seconds=None,
+        keys=healthy.keyring.derive(admin_tokens.KEY_PURPOSE),
+        actor="cli:test",
+        now=NOW,
+        random_bytes=ambient.random_bytes,
+    )
+    assert about("admin tokens", examine(healthy)) == []
+    other = Keyring(path=healthy.keyring.path, keys={"00000000": bytes(32)})
+    (lost,) = about("admin tokens", examine(healthy, keyring=other))
+    assert lost.verdict is Verdict.PROBLEM
+    assert f"ci (key {key})" in lost.found
+    assert str(healthy.keyring.path) in lost.remedy
 
 
 def test_what_can_be_seen_without_a_database_is_clock_and_permissions(tmp_path: Path) -> None:

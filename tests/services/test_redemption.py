@@ -31,6 +31,7 @@ from app.domain.kept_answers import KeptAnswer, unpacked
 from app.domain.limits import Allowance
 from app.domain.names import common_name
 from app.domain.policies import Policy
+from app.domain.prospects import Obstacle
 from app.errors import Broken, GrantServerError, Lack, Reason, Refused, Unavailable, Unready
 from app.metrics import Stage
 from app.services import audit, authorities, grants, redemption, rotation, sites, theft
@@ -880,20 +881,31 @@ def test_nobody_else_sees_anything(west: Stand, grant: Grant) -> None:
         assert refused.value.reason is expected
 
 
-def test_the_first_hundred_redemptions_are_shown(west: Stand) -> None:
+def test_the_newest_twenty_redemptions_are_shown(west: Stand) -> None:
     grant = west.make_grant(redemptions=200).grant
 
     async def main() -> Inspection:
         redeemer = west.redeemer()
-        claims = sites_asking(grant, 103)
+        claims = sites_asking(grant, 23)
         await asyncio.gather(*map(redeemer.redeem, claims))
         seen = await redeemer.inspect(claims[0])
         await redeemer.ledger.close()
         return seen
 
     seen = asyncio.run(main())
-    assert seen.grant.spent == 103
-    assert [one.ordinal for one in seen.redemptions] == list(range(1, 101))
+    assert seen.grant.spent == 23
+    assert [one.ordinal for one in seen.redemptions] == list(range(4, 24))
+
+
+def test_why_a_claim_would_be_refused_is_shown_to_the_holder_of_the_code(west: Stand) -> None:
+    policy = Policy(networks=("10.0.0.0/8",), name_prefix="east")
+    grant = west.make_grant(policy=policy, not_before=NOW + 10).grant
+    seen = inspect(west, a_claim(key=grant.id))
+    assert [one.obstacle for one in seen.hindrances] == [Obstacle.NOT_BEGUN, Obstacle.NETWORK]
+    assert seen.address_fits is False
+    west.clock.now = NOW + 10
+    seen = inspect(west, a_claim(key=grant.id, peer="10.1.2.3"))
+    assert (seen.hindrances, seen.address_fits) == ((), True)
 
 
 def test_a_code_of_before_a_rotation_redeems(west: Stand, grant: Grant) -> None:

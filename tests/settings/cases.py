@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
+from app.domain.callers import Entry, read_rights
 from app.domain.certificates import KeyType
 from app.domain.exposure import TrafficPolicy, Way
 from app.errors import Misconfigured
@@ -50,6 +51,11 @@ WEST = "https://West.Example:8443/"
 NETWORKS = (ip_network("10.1.0.0/16"), ip_network("fd00::7/128"))
 PAIRS = (("app", "gs"), ("tier", "front"))
 NOTES = (("c", "d=e"), ("example.com/nets", "a,b"))
+ENTRIES = (
+    Entry("portal@shop", read_rights(["read", "create"], ["west"])),
+    Entry("Ops Team", read_rights(["*"], ["*"])),
+)
+ENTRIES_TOML = '["portal@shop=read+create@west", "Ops Team=*@*"]'
 HOSTS = ("a.example", "10.0.0.1", "fd00::1")
 ROWS: Final[tuple[tuple[Any, ...], ...]] = (
     ("", "workers", "workers", 1, "4", "4", 4),
@@ -63,6 +69,10 @@ ROWS: Final[tuple[tuple[Any, ...], ...]] = (
     (
         *("listen", "ops", "ops", Address("0.0.0.0", 9091)),
         *("localhost:0", '"localhost:0"', Address("localhost", 0)),
+    ),
+    (
+        *("listen", "admin", "admin", None),
+        *("127.0.0.1:9443", '"127.0.0.1:9443"', Address("127.0.0.1", 9443)),
     ),
     (
         *("listen", "proxy_protocol", "proxy_protocol", ProxyProtocol.OFF),
@@ -85,6 +95,12 @@ ROWS: Final[tuple[tuple[Any, ...], ...]] = (
     ("tls", "ca_file", "ca_file", None, "/run/a", '"/run/a"', Path("/run/a")),
     ("tls", "secret", "secret", "", "ops/gs", '"ops/gs"', "ops/gs"),
     ("tls", "issued_secret", "issued_secret", "grantserver-tls", "", '""', ""),
+    ("admin", "client_ca_file", "client_ca_file", None, "/ca.pem", '"/ca.pem"', Path("/ca.pem")),
+    (
+        *("admin", "certificates", "certificates", ()),
+        *("portal@shop=read+create@west, Ops Team=*@*", ENTRIES_TOML, ENTRIES),
+    ),
+    ("admin", "accounts", "accounts", False, "true", "true", True),
     ("grants", "redemption_by_key", "redemption_by_key", False, "true", "true", True),
     ("grants", "retry_window", "retry_window_seconds", 600, "1h", '"1h"', 3600),
     ("grants", "revoke_on_theft", "revoke_on_theft", False, "true", "true", True),

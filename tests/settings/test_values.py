@@ -17,6 +17,7 @@ from app.settings.values import (
     read_annotations,
     read_base_url,
     read_database_url,
+    read_entries,
     read_hosts,
     read_labels,
     read_networks,
@@ -43,6 +44,7 @@ READERS: Final = (
     read_networks,
     read_path,
     read_database_url,
+    read_entries,
     read_annotations,
     read_labels,
     read_optional_class,
@@ -296,3 +298,29 @@ def test_hosts_domains_and_addresses_come_out_in_one_form() -> None:
     assert read_optional_class("example.com/X_y") == "example.com/X_y"
     for read in (read_optional_host, read_optional_domain, read_optional_ip, read_optional_class):
         assert read("") == ""
+
+
+def test_who_may_what_is_a_list_or_a_text() -> None:
+    written = ["portal@shop=read+create@west+east", "Ops Team=*@*"]
+    read = read_entries(", ".join(written))
+    assert read == read_entries(written)
+    assert [entry.name for entry in read] == ["portal@shop", "Ops Team"]
+    assert read_entries("") == read_entries([]) == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("a=read@west,a=create@west", "each common name"),
+        ("a=write@west", 'there is no "write"'),
+        ("a=read", "sites"),
+        ("a", "sites"),
+        (",", "name"),
+        ([1], ""),
+        ({"a": "read@west"}, ""),
+    ],
+)
+def test_who_may_what_has_to_be_clear(value: object, why: str) -> None:
+    with pytest.raises(PydanticCustomError) as caught:
+        read_entries(value)
+    assert why in str(caught.value)

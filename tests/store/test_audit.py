@@ -1,4 +1,7 @@
+from typing import Any
+
 import pytest
+from sqlalchemy import event
 
 from app.domain.audit import Act
 from app.store import audit
@@ -37,6 +40,49 @@ def test_entries_of_one_target_are_found(database: Database) -> None:
         assert len(audit.latest(connection, 10, Filter(target="grant/a"))) == 2
         assert len(audit.latest(connection, 1, Filter(target="grant/a"))) == 1
         assert audit.latest(connection, 10, Filter(target="grant/%")) == []
+
+
+def test_what_happened_besides_redemptions_is_told_newest_kept(database: Database) -> None:
+    acts = [Act.GRANT_CREATED, Act.GRANT_REDEEMED, Act.GRANT_REFUSED, Act.GRANT_REVOKED]
+    with database.writing() as connection:
+        for target in ("grant/a", "grant/ab", "grant/b"):
+            for act in acts:
+                audit.add(connection, an_entry(target=target, act=act))
+    with database.reading() as connection:
+        told = audit.besides_redemptions(connection, "grant/a", 9)
+        assert [one.act for one in told] == [acts[0], *acts[2:]]
+        assert {one.target for one in told} == {"grant/a"}
+        assert [one.act for one in audit.besides_redemptions(connection, "grant/a", 2)] == acts[2:]
+        assert audit.count_besides_redemptions(connection, "grant/a") == 3
+        assert audit.count_besides_redemptions(connection, "grant/%") == 0
+
+
+def test_the_story_of_one_thing_is_found_by_an_index(database: Database) -> None:
+    asked: list[tuple[str, Any]] = []
+
+    def note(*arguments: Any) -> None:
+        asked.append(arguments[2:4])
+
+    with database.reading() as connection:
+        event.listen(connection, "before_cursor_execute", note)
+        audit.besides_redemptions(connection, "grant/a", 5)
+        audit.count_besides_redemptions(connection, "grant/a")
+        event.remove(connection, "before_cursor_execute", note)
+        explain = "EXPLAIN QUERY PLAN"
+        if connection.dialect.name == "postgresql":
+            # It would rather read a small table than its index.
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+            explain = "EXPLAIN"
+        plans = [
+            " ".join(str(row[-1]) for row in connection.exec_driver_sql(f"{explain} {text}", given))
+            for text, given in asked
+            if text.startswith("SELECT")  # SQLite begins a transaction too
+        ]
+    assert len(plans) == 2
+    for plan in plans:
+        assert "ix_audit_target_id" in plan
+        assert "Seq Scan" not in plan
+        assert "SCAN" not in plan
 
 
 @pytest.mark.parametrize(

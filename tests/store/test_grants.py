@@ -112,6 +112,21 @@ def test_redemptions_come_back_first_one_first_and_go_with_their_grant(base: Dat
         assert grants.redemptions_of(connection, OTHER_ID) == [other]
 
 
+def test_the_newest_redemptions_come_back_oldest_of_them_first(base: Database) -> None:
+    with base.writing() as connection:
+        grants.add(connection, a_grant())
+        for ordinal in (1, 2, 3):
+            redeem(connection, a_redemption(ordinal=ordinal))
+    with base.reading() as connection:
+        newest = grants.newest_redemptions(connection, GRANT_ID, 2)
+        assert [one.ordinal for one in newest] == [2, 3]
+        assert grants.last_redemption(connection, GRANT_ID) == newest[-1]
+        assert grants.count_redemptions(connection, GRANT_ID) == 3
+        assert grants.newest_redemptions(connection, "nobody", 2) == []
+        assert grants.last_redemption(connection, "nobody") is None
+        assert grants.count_redemptions(connection, "nobody") == 0
+
+
 def test_grants_are_counted_by_the_very_state_that_the_domain_gives_them(base: Database) -> None:
     made = [
         a_grant(id=f"{number:036}", name=f"g{number}", spent=spent, revoked_at=revoked)

@@ -92,6 +92,14 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
         "id": 1, "kind": "sealed", "position": 1, "at": NOW, "highest_id": 1, "hash": b"h" * 32,
         "key_id": "k", "signature": b"s",
     },
+    "admin_tokens": {
+        "id": "a" * 12, "name": "ci", "concealed": "c", "verbs": "read", "sites": "*",
+        "created_at": 1, "created_by": "cli:root", "expires_at": 2, "revoked_at": None,
+        "last_used_at": 1, "last_used_from": "p",
+    },
+    "creations": {
+        "id": 1, "asked": b"a" * 32, "body": b"b" * 32, "sealed": b"s", "expires_at": 1,
+    },
     "addresses": {"id": 1, "url": "u", "hosts": "h", "problem": "p", "changed_at": 1},
     "heartbeat": {"id": 1, "at": 1},
     "leadership": {"id": 1, "term": 1},
@@ -114,6 +122,8 @@ OTHERS: Mapping[str, Mapping[str, Any]] = {
     "audit": {"id": 2},
     "audit_links": {"position": 2, "audit_id": 2},
     "audit_heads": {"id": 2},
+    "admin_tokens": {"id": "b" * 12, "name": "portal"},
+    "creations": {"id": 2, "asked": b"c" * 32},
 }
 
 # What each constraint must refuse in that second row, and what it must just let pass.
@@ -143,6 +153,10 @@ CHECKS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "ck_audit_links_hash_is_whole": ({"hash": b"h" * 31}, {"hash": b"h" * 33}),
     "ck_audit_heads_kind_known": ({"kind": "cut"}, {"kind": ""}),
     "ck_audit_heads_hash_is_whole": ({"hash": b"h" * 31}, {"hash": b"h" * 33}),
+    "ck_admin_tokens_id_is_whole": ({"id": "a" * 11}, {"id": ""}),
+    "ck_admin_tokens_window_is_positive": ({"expires_at": 1}, {"expires_at": 0}),
+    "ck_creations_asked_is_whole": ({"asked": b"a" * 31}, {"asked": b"a" * 33}),
+    "ck_creations_body_is_whole": ({"body": b"b" * 31}, {"body": b"b" * 33}),
     "ck_addresses_one_row": ({"id": 2}, {"id": 0}),
     "ck_heartbeat_one_row": ({"id": 2}, {"id": 0}),
     "ck_leadership_one_row": ({"id": 2}, {"id": 0}),
@@ -164,6 +178,7 @@ UNIQUES: Mapping[str, tuple[str, ...]] = {
     "uq_answers_claim_key": ("claim_key",),
     "uq_audit_links_audit_id": ("audit_id",),
     "uq_suspicions_grant_id_subject_peer": ("grant_id", "subject", "peer"),
+    "uq_creations_asked": ("asked",),
 }  # fmt: skip
 FOREIGN: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "fk_server_certificates_authority_id": ("server_certificates", {"authority_id": 99}),
@@ -199,6 +214,8 @@ ALLOWED_EDGES: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("authorities", {"state": "retired", "sealed_key": b""}),
     ("authorities", {"state": "ended"}),
     ("server_certificates", {"authority_id": None, "origin": "secret"}),
+    ("admin_tokens", {"expires_at": None, "last_used_at": None, "last_used_from": None}),
+    ("admin_tokens", {"name": "ci", "revoked_at": 2}),
 )
 
 
@@ -587,6 +604,10 @@ def test_only_what_may_be_absent_is_nullable() -> None:
     nullable = {f"{table.name}.{column.name}" for table, column in columns() if column.nullable}
     assert nullable == {
         "authorities.origin",
+        "admin_tokens.expires_at",
+        "admin_tokens.last_used_at",
+        "admin_tokens.last_used_from",
+        "admin_tokens.revoked_at",
         "authorities.due_at",
         "authorities.family",
         "server_certificates.authority_id",

@@ -18,6 +18,7 @@ def test_every_sealed_value_is_given_with_what_it_belongs_to(database: Database)
         "sites": [ROWS["sites"]],
         "grants": [ROWS["grants"]],
         "access_grants": [ROWS["access_grants"]],
+        "creations": [ROWS["creations"]],
     }
     with database.writing() as connection:
         for table, rows in wanted.items():
@@ -27,6 +28,7 @@ def test_every_sealed_value_is_given_with_what_it_belongs_to(database: Database)
         assert sealed.authority_keys(connection) == [("f1", b"k")]
         assert sealed.server_keys(connection) == [("f3", b"k")]
         assert sealed.codes(connection) == [(GRANT_ID, b"c")]
+        assert sealed.creations(connection) == [((b"a" * 32).hex(), b"s")]
     with database.writing() as connection:
         connection.execute(delete(schema.access_grants))
     with database.reading() as connection:
@@ -46,4 +48,5 @@ def test_every_column_of_the_schema_that_is_sealed_is_known_here() -> None:
         ("server_certificates", "sealed_key"),
         ("access_grants", "sealed_code"),
         ("answers", "sealed"),
+        ("creations", "sealed"),
     }

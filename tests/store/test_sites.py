@@ -1,8 +1,9 @@
 import pytest
+from sqlalchemy import update
 
 from app.domain.sites import Endpoint, Role
 from app.errors import Conflict
-from app.store import authorities, grants, sites
+from app.store import authorities, grants, schema, sites
 from app.store.engine import Database
 from tests.builders import NOW, a_grant, an_authority, an_endpoint
 
@@ -52,6 +53,18 @@ def test_a_site_may_be_without_endpoints(database: Database, issuer: int) -> Non
         site = sites.by_name(connection, "west")
     assert site is not None
     assert site.endpoints == ()
+
+
+def test_sites_that_stand_for_namespaces_are_told_from_those_made_here(
+    database: Database, issuer: int
+) -> None:
+    for name in ("here", "there"):
+        put(database, issuer, EDGE, name=name)
+    with database.writing() as connection:
+        connection.execute(
+            update(schema.sites).where(schema.sites.c.name == "there").values(origin="kubernetes")
+        )
+        assert sites.of_namespaces(connection) == {"there"}
 
 
 def test_sites_come_in_the_order_of_their_names_each_with_its_own(

@@ -53,6 +53,14 @@ def test_wrong_codes_add_up_and_leak_away(base: Database) -> None:
     assert (third[GRANT_ID].count, third[GRANT_ID].empty_at) == (3, START + 61_000)
 
 
+def test_all_wrong_codes_of_a_grant_are_counted(base: Database) -> None:
+    merge(base, {GRANT_ID: 2})
+    merge(base, {GRANT_ID: 1}, START + 60_000)
+    with base.reading() as connection:
+        assert wrong_codes.count(connection, GRANT_ID) == 3
+        assert wrong_codes.count(connection, OTHER_ID) == 0
+
+
 def test_a_bucket_is_never_more_than_full_whichever_clock_filled_it(base: Database) -> None:
     assert merge(base, {GRANT_ID: 1000})[GRANT_ID].empty_at == START + 3000
     assert merge(base, {GRANT_ID: 1000}, START + 10)[GRANT_ID].empty_at == START + 3010

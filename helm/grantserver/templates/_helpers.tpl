@@ -130,6 +130,11 @@ true
 {{- include "grantserver.port" (dict "root" . "text" .Values.config.listen.ops) -}}
 {{- end -}}
 
+{{/* Empty where the admin API is turned off. */}}
+{{- define "grantserver.adminPort" -}}
+{{- with .Values.config.listen.admin }}{{ include "grantserver.port" (dict "root" $ "text" .) }}{{ end -}}
+{{- end -}}
+
 {{- define "grantserver.image" -}}
 {{- if not .Values.image.repository -}}
 {{- fail "\n\nimage.repository is empty: no image is published yet. Build one (docs/kubernetes.md) and say where it is:\n  --set image.repository=registry.example.com/grantserver\n" -}}
@@ -187,14 +192,14 @@ true
 {{- end -}}
 {{- $ports := list -}}
 {{- range $name, $address := .Values.config.listen -}}
-{{- if has $name (list "redemption" "ops") -}}
+{{- if has $name (list "redemption" "ops" "admin") -}}
 {{- $address = include "grantserver.text" (dict "root" $ "text" $address) -}}
-{{- if not (regexMatch "^(\\[[0-9A-Fa-f:.]+\\]|[^:]+):[0-9]{1,5}$" $address) -}}
+{{- if and (or $address (ne $name "admin")) (not (regexMatch "^(\\[[0-9A-Fa-f:.]+\\]|[^:]+):[0-9]{1,5}$" $address)) -}}
 {{- fail (printf "\n\nconfig.listen.%s=%q is no HOST:PORT, such as 0.0.0.0:9090.\n" $name $address) -}}
 {{- end -}}
 {{- $port := splitList ":" $address | last -}}
-{{- if and (has $port $ports) (ne $port "0") -}}
-{{- fail (printf "\n\nconfig.listen.redemption and config.listen.ops have the same port %s.\n" $port) -}}
+{{- if and (has $port $ports) (not (has $port (list "" "0"))) -}}
+{{- fail (printf "\n\nTwo of config.listen.redemption, config.listen.ops and config.listen.admin have the same port %s.\n" $port) -}}
 {{- end -}}
 {{- $ports = append $ports $port -}}
 {{- end -}}

@@ -23,23 +23,53 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _User:
+class User:
+    """Whose a token is, and for whom it is meant; the empty audience is the API server's own."""
+
     name: str
     rules: Sequence[Rule] | None
     """None: may do everything."""
+    audience: str = ""
+    uid: str = ""
+
+    @property
+    def groups(self) -> Sequence[str]:
+        """What a service account is in."""
+        namespace = self.name.split(":")[2]
+        return (
+            "system:serviceaccounts",
+            f"system:serviceaccounts:{namespace}",
+            "system:authenticated",
+        )
 
 
 class Access:
     """The tokens that were given out."""
 
     def __init__(self) -> None:
-        self._users: dict[str, _User] = {}
+        self._users: dict[str, User] = {}
 
-    def token(self, user: str, rules: Sequence[Rule] | None) -> str:
+    def token(self, user: str, rules: Sequence[Rule] | None, audience: str = "") -> str:
         """A new token for a user, which other tokens may have had before."""
         token = uuid.uuid4().hex
-        self._users[token] = _User(name=user, rules=rules)
+        self._users[token] = User(
+            name=user, rules=rules, audience=audience, uid=str(uuid.uuid5(uuid.NAMESPACE_OID, user))
+        )
         return token
+
+    def known(self, token: str) -> User | None:
+        """Whose it is, whoever it is meant for."""
+        return self._users.get(token)
+
+    def may(self, user: str, asked: Asked) -> bool:
+        """Whether a user may do that, by any of their tokens' rules.
+
+        Without a namespace it is about all of them.
+        """
+        known = [one for one in self._users.values() if one.name == user]
+        return any(
+            one.rules is None or any(_allows(rule, asked) for rule in one.rules) for one in known
+        )
 
     def expire(self, token: str) -> None:
         """From now on the token is nobody's."""
@@ -62,10 +92,10 @@ class Access:
             shown = asked.resource + (f".{asked.group}" if asked.group else "")
             raise errors.forbidden(shown, asked.name, why)
 
-    def _find(self, authorization: str) -> _User:
+    def _find(self, authorization: str) -> User:
         kind, _, token = authorization.partition(" ")
         user = self._users.get(token.strip())
-        if kind.lower() != "bearer" or user is None:
+        if kind.lower() != "bearer" or user is None or user.audience:
             raise errors.unauthorized()
         return user
 

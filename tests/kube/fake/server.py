@@ -21,7 +21,7 @@ from aiohttp import web
 
 from tests.kube import errors
 from tests.kube.errors import KubeError
-from tests.kube.fake import discovery, patches, schema
+from tests.kube.fake import discovery, patches, reviews, schema
 from tests.kube.fake.access import Access, Asked
 from tests.kube.fake.faults import Fault, Faults
 from tests.kube.fake.kinds import Kind
@@ -305,7 +305,7 @@ class Server:
             "DELETE": "delete" if name else "deletecollection",
         }.get(request.method, request.method.lower())
         try:
-            kind = self._store.kind(group, plural)
+            kind = reviews.KINDS.get((group, plural)) or self._store.kind(group, plural)
         except KubeError:
             # Who may not ask at all is not told that there is nothing.
             self._requests.add(recorded)
@@ -336,6 +336,11 @@ class Server:
         }
         if verb not in do:
             raise errors.not_supported()
+        if call.kind.key in reviews.KINDS:
+            if verb != "create":
+                raise errors.not_supported()
+            given = _object(body, call)
+            return _answered(reviews.answer(self._access, call.kind, given), 201)
         return do[verb](call, body)
 
     def _get(self, call: _Call, _: bytes) -> web.Response:

@@ -1,0 +1,1 @@
+"""The admin API: HTTP around the services, and nothing decided here."""
