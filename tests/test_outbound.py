@@ -36,6 +36,7 @@ from app.outbound import (
     renew,
     was_not_sent,
 )
+from tests.streams import listening
 
 CODE = b"correct-horse-battery"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n---\n"
@@ -169,18 +170,13 @@ async def with_server(
         finally:
             writer.transport.close() if not hold else writer.transport.abort()
 
-    listening = await asyncio.start_server(
-        handle, host, 0, ssl=None if plain else context or tls(leaf())
-    )
-    server.port = listening.sockets[0].getsockname()[1]
-    try:
-        async with asyncio.timeout(35):  # the client's own limit has to come first
-            return await story(server)
-    finally:
-        done.set()
-        listening.close()
-        await asyncio.sleep(0)
-        await listening.wait_closed()
+    shown = None if plain else context or tls(leaf())
+    async with listening(handle, host, context=shown) as server.port:
+        try:
+            async with asyncio.timeout(35):  # the client's own limit has to come first
+                return await story(server)
+        finally:
+            done.set()
 
 
 def redeem(
@@ -519,13 +515,10 @@ def test_a_handshake_that_stalls_is_left_after_the_time_limit() -> None:
             await release.wait()
             writer.transport.abort()
 
-        listening = await asyncio.start_server(handle, "127.0.0.1", 0)
-        server = Server(port=listening.sockets[0].getsockname()[1])
-        with pytest.raises(Unavailable, match=r"did not answer completely within 0\.3 s"):
-            await redeem(server, seconds=0.3)
-        release.set()
-        listening.close()
-        await listening.wait_closed()
+        async with listening(handle) as port:
+            with pytest.raises(Unavailable, match=r"did not answer completely within 0\.3 s"):
+                await redeem(Server(port=port), seconds=0.3)
+            release.set()
 
     asyncio.run(story())
 
@@ -784,12 +777,8 @@ async def plain_http() -> AsyncIterator[int]:
             await writer.drain()
         writer.close()
 
-    listening = await asyncio.start_server(handle, "127.0.0.1", 0)
-    try:
-        yield listening.sockets[0].getsockname()[1]
-    finally:
-        listening.close()
-        await listening.wait_closed()
+    async with listening(handle) as port:
+        yield port
 
 
 def test_where_no_tls_is_spoken_no_certificate_is_seen() -> None:

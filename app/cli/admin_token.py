@@ -5,17 +5,15 @@ from pathlib import Path
 
 import click
 
-from app import ambient
+from app.cli.administration import Administration, SeenToken
 from app.cli.commands import Noun
 from app.cli.files import STANDARD, new_file
-from app.cli.opening import actor, opened
 from app.cli.output import Document, Form, form_option, hint, paste, say, show_list, show_one, warn
+from app.cli.servers import administration
 from app.domain.admin_tokens import AdminToken
 from app.domain.callers import Rights, Verb, read_rights, written_sites, written_verbs
 from app.domain.durations import parse_window
 from app.domain.times import rfc3339
-from app.home import Home
-from app.services import admin_tokens
 from app.services.admin_tokens import Made
 
 
@@ -77,11 +75,11 @@ def _create(
     """
     rights = read_rights(verbs, sites)
     seconds = None if window is None else parse_window(window)
-    home, tell = opened(), hint if target == STANDARD else say
+    there, tell = administration(), hint if target == STANDARD else say
     if target is None:
-        made = _made(home, name, rights, seconds)
+        made = there.create_admin_token(name, rights, seconds)
     else:
-        made = _delivered(home, name, rights, seconds, target, force=force)
+        made = _delivered(there, name, rights, seconds, target, force=force)
     tell(f"Admin token {name} is made: {_terms(made.token)}.")
     if target is None:
         say(f"  {made.secret}")
@@ -98,30 +96,22 @@ def _create(
 @form_option
 def _list(form: Form) -> None:
     """List all tokens, those that are revoked or expired too; never what they are."""
-    database, now = opened().database, ambient.utc_now()
-    found: list[AdminToken] = []
-    after = None
-    while True:
-        page = admin_tokens.page(database, limit=admin_tokens.LARGEST_PAGE, after=after)
-        found += page.tokens
-        after = page.next
-        if after is None:
-            break
+    found = administration().admin_tokens()
     show_list(
         form,
         ("name", "state", "verbs", "sites", "expires", "last used"),
         [
             (
-                one.name,
-                one.state(now),
-                ", ".join(written_verbs(one.rights)),
-                ", ".join(written_sites(one.rights)),
-                _time(one.expires_at),
-                _time(one.last_used_at),
+                one.token.name,
+                one.state,
+                ", ".join(written_verbs(one.token.rights)),
+                ", ".join(written_sites(one.token.rights)),
+                _time(one.token.expires_at),
+                _time(one.token.last_used_at),
             )
             for one in found
         ],
-        [_document(one, now) for one in found],
+        [_document(one) for one in found],
         empty="There are no admin tokens. Make one:\n  "
         + paste("admin-token", "create", "NAME", "--verb", "read", "--site", "SITE"),
     )
@@ -132,11 +122,12 @@ def _list(form: Form) -> None:
 @form_option
 def _show(name: str, form: Form) -> None:
     """Show what is known of a token: its rights, its last use; never what it is."""
-    token, now = admin_tokens.show(opened().database, name), ambient.utc_now()
+    seen = administration().admin_token(name)
+    token = seen.token
     facts: list[tuple[str, object]] = [
         ("Name", token.name),
         ("Id", token.id),
-        ("State", token.state(now)),
+        ("State", seen.state),
         ("Verbs", ", ".join(written_verbs(token.rights))),
         ("Sites", ", ".join(written_sites(token.rights))),
         ("Created", f"{rfc3339(token.created_at)} by {token.created_by}"),
@@ -145,47 +136,40 @@ def _show(name: str, form: Form) -> None:
         ("Last used", _time(token.last_used_at)),
         ("From", token.last_used_from),
     ]
-    show_one(form, facts, _document(token, now))
+    show_one(form, facts, _document(seen))
 
 
 @command.command("revoke", examples=["grantserver admin-token revoke ci"])
 @click.argument("name")
 def _revoke(name: str) -> None:
     """Make a token good for nothing, at once and for ever."""
-    admin_tokens.revoke(opened().database, name, actor=actor(), now=ambient.utc_now())
+    administration().revoke_admin_token(name)
     say(f"Admin token {name} is revoked: whoever shows it is nobody from now on.")
 
 
-def _made(home: Home, name: str, rights: Rights, window_seconds: int | None) -> Made:
-    return admin_tokens.create(
-        home.database,
-        name=name,
-        rights=rights,
-        window_seconds=window_seconds,
-        keys=home.admin_token_keys,
-        actor=actor(),
-        now=ambient.utc_now(),
-        random_bytes=ambient.random_bytes,
-    )
-
-
 def _delivered(
-    home: Home, name: str, rights: Rights, window_seconds: int | None, target: str, *, force: bool
+    there: Administration,
+    name: str,
+    rights: Rights,
+    window_seconds: int | None,
+    target: str,
+    *,
+    force: bool,
 ) -> Made:
     """Make a token and write it to a file, or to standard output; none is left that nobody has."""
     made: Made | None = None
     try:
         if target == STANDARD:
-            made = _made(home, name, rights, window_seconds)
+            made = there.create_admin_token(name, rights, window_seconds)
             sys.stdout.write(f"{made.secret}\n")
             sys.stdout.flush()
         else:
             with new_file(Path(target), force=force) as file:
-                made = _made(home, name, rights, window_seconds)
+                made = there.create_admin_token(name, rights, window_seconds)
                 file.write(f"{made.secret}\n".encode())
     except BaseException:
         if made is not None:
-            admin_tokens.revoke(home.database, name, actor=actor(), now=ambient.utc_now())
+            there.revoke_admin_token(name)
         raise
     return made
 
@@ -203,11 +187,12 @@ def _time(moment: int | None) -> str | None:
     return None if moment is None else rfc3339(moment)
 
 
-def _document(token: AdminToken, now: int) -> Document:
+def _document(seen: SeenToken) -> Document:
+    token = seen.token
     return {
         "name": token.name,
         "id": token.id,
-        "state": token.state(now),
+        "state": seen.state,
         "verbs": written_verbs(token.rights),
         "sites": written_sites(token.rights),
         "creationTime": rfc3339(token.created_at),

@@ -9,15 +9,17 @@ from typing import Any, Final
 import click
 
 from app import ambient
+from app.cli.administration import Wanted
 from app.cli.commands import Noun
 from app.cli.files import STANDARD, new_file
 from app.cli.opening import opened
 from app.cli.output import Document, Form, form_option, hint, say, show_list
+from app.cli.servers import administration
 from app.crypto.audit_heads import HeadKeys
 from app.domain.audit import Entry
 from app.domain.times import parse_moment, rfc3339
 from app.errors import Invalid
-from app.services import audit, audit_export
+from app.services import audit_export
 from app.services.audit_chain import Verdict
 
 _TIMES: Final = re.compile(r"not_(?:before|after)|\w+_at")
@@ -63,14 +65,15 @@ def _list(
 ) -> None:
     """List the newest entries, the newest of them last; with several options, what passes all."""
     now = ambient.utc_now()
-    found = audit.latest(
-        opened().database,
-        limit=limit,
-        target=target,
-        act=act,
-        actor=actor,
-        since=None if since is None else parse_moment(since, now=now, field="since"),
-        until=None if until is None else parse_moment(until, now=now, field="until"),
+    found = administration().entries(
+        Wanted(
+            limit=limit,
+            target=target,
+            act=act,
+            actor=actor,
+            since=None if since is None else parse_moment(since, now=now, field="since"),
+            until=None if until is None else parse_moment(until, now=now, field="until"),
+        )
     )
     show_list(
         form,

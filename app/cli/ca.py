@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from app import ambient
+from app.cli.administration import SeenAuthority
 from app.cli.commands import Noun
 from app.cli.files import PRIVATE, PUBLIC, STANDARD, new_file, read_input
 from app.cli.opening import actor, opened
@@ -24,6 +25,7 @@ from app.cli.output import (
     show_one,
     warn,
 )
+from app.cli.servers import administration
 from app.crypto import crl
 from app.domain import yaml_documents
 from app.domain.authorities import Authority, Purpose, State
@@ -134,12 +136,18 @@ def _import(name: str, certificate: str | None, key: str | None, directory: Path
 @form_option
 def _list(form: Form) -> None:
     """List all authorities."""
-    found = authorities.every(opened().database)
+    found = administration().authorities()
     show_list(
         form,
         ("name", "signs", "state", "made", "ends"),
         [
-            (one.name, _SIGNS[one.purpose], one.state.value, _made(one), rfc3339(one.not_after))
+            (
+                one.authority.name,
+                _SIGNS[one.authority.purpose],
+                one.authority.state.value,
+                _made(one),
+                rfc3339(one.authority.not_after),
+            )
             for one in found
         ],
         [_document(one) for one in found],
@@ -152,12 +160,13 @@ def _list(form: Form) -> None:
 @form_option
 def _show(name: str, form: Form) -> None:
     """Show what is in an authority's certificate."""
-    authority, facts = authorities.show(opened().database, name)
+    seen, facts = administration().authority(name)
+    authority = seen.authority
     shown: list[tuple[str, object]] = [
         ("Name", authority.name),
         ("Signs", _SIGNS[authority.purpose]),
-        ("State", _state(authority)),
-        ("Made", f"{_made(authority)}, {rfc3339(authority.created_at)}"),
+        ("State", _state(seen)),
+        ("Made", f"{_made(seen)}, {rfc3339(authority.created_at)}"),
         ("Subject", facts.subject),
         ("Issuer", facts.issuer),
         ("Serial", facts.serial),
@@ -166,7 +175,7 @@ def _show(name: str, form: Form) -> None:
         ("Key", facts.key),
         ("SHA-256", facts.fingerprint),
     ]
-    show_one(form, shown, {**_document(authority), **_in_certificate(facts)})
+    show_one(form, shown, {**_document(seen), **_in_certificate(facts)})
 
 
 @command.command(
@@ -345,18 +354,22 @@ def _tell_next(authority: Authority) -> None:
     say(f"  {paste('site', 'set', 'NAME', *ENDPOINTS, '--issuer', authority.name)}")
 
 
-def _made(authority: Authority) -> str:
+def _made(seen: SeenAuthority) -> str:
+    authority = seen.authority
     if authority.origin is not None:
-        gone = "" if authority.sealed_key else ", which is gone"
+        gone = "" if authority.sealed_key or not seen.at_home else ", which is gone"
         return f"from Secret {authority.origin}{gone}"
     return "imported" if authority.imported else "here"
 
 
-def _state(authority: Authority) -> str:
+def _state(seen: SeenAuthority) -> str:
     """Say where in its life it is, and what comes next."""
+    authority = seen.authority
     since = f", since {rfc3339(authority.since)}" if authority.since else ""
     match authority.state:
         case State.PREPARED:
+            if not seen.at_home:
+                return "prepared: trusted, signs later"
             return f"prepared: trusted, signs from {rfc3339(authority.due_at or 0)} on"
         case State.ACTIVE:
             return f"active{since}"
@@ -366,7 +379,8 @@ def _state(authority: Authority) -> str:
             return f"ended{since}: not trusted any more"
 
 
-def _document(authority: Authority) -> Document:
+def _document(seen: SeenAuthority) -> Document:
+    authority = seen.authority
     return {
         "name": authority.name,
         "purpose": authority.purpose.value,
@@ -374,14 +388,16 @@ def _document(authority: Authority) -> Document:
         "secret": authority.origin,
         "imported": authority.imported,
         "state": authority.state.value,
-        "stateTime": rfc3339(authority.since or authority.created_at),
+        "stateTime": (rfc3339(authority.since or authority.created_at) if seen.at_home else None),
         "signsFrom": (
-            rfc3339(authority.due_at or 0) if authority.state is State.PREPARED else None
+            rfc3339(authority.due_at or 0)
+            if seen.at_home and authority.state is State.PREPARED
+            else None
         ),
         "creationTime": rfc3339(authority.created_at),
         "notBefore": rfc3339(authority.not_before),
         "notAfter": rfc3339(authority.not_after),
-        "canSign": bool(authority.sealed_key),
+        "canSign": bool(authority.sealed_key) if seen.at_home else None,
         "fingerprint": authorities.fingerprint(authority),
     }
 

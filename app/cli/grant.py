@@ -7,26 +7,25 @@ from typing import Any, Final
 import click
 
 from app import ambient
+from app.cli.administration import SeenGrant
 from app.cli.commands import Noun
 from app.cli.files import STANDARD
 from app.cli.grant_explain import command as explain_command
 from app.cli.issuing import (
     Choice,
-    create,
     create_with_token,
     grant_options,
     moment,
     tell_of_token,
     terms,
+    warn_if_local,
 )
-from app.cli.issuing import warn_if_local as _warn_if_local
-from app.cli.opening import actor, opened
 from app.cli.output import (
     Document,
     Form,
     aligned,
     form_option,
-    kind,
+    hint,
     paste,
     say,
     show_list,
@@ -34,17 +33,14 @@ from app.cli.output import (
     table,
     warn,
 )
+from app.cli.servers import administration
 from app.domain import codes, policies
 from app.domain.durations import format_seconds, parse_window
 from app.domain.grants import Grant, Redemption
 from app.domain.policies import Policy
-from app.domain.reach import Reach
 from app.domain.renewals import Given
 from app.domain.theft import SuspectedTheft, Suspicion
 from app.domain.times import rfc3339
-from app.services import grants, sites, theft
-from app.services.authorities import SERVER_AUTHORITY
-from app.services.serving import Source
 
 _site_option = click.option("--site", help="Site of the grant, where two sites use one name.")
 _LONGEST_CODE_LINE: Final = 4096
@@ -83,12 +79,12 @@ def _create(name: str, code: str | None, target: str | None, **options: Any) -> 
     elif code is not None:
         warn("every user of this machine can see a code on the command line: use --code -")
     wish = choice.wish(name, code=code)
-    home = opened()
+    there = administration()
     if target is not None:
-        tell_of_token(home, create_with_token(home, wish, target, force=choice.force), target)
+        tell_of_token(there, create_with_token(there, wish, target, force=choice.force), target)
         return
-    reach = home.reach()  # before there is a grant: the code is shown once, and only with a URL
-    issued = create(home, wish)
+    reach = there.reach()  # before there is a grant: the code is shown once, and only with a URL
+    issued = there.create_grant(wish)
     grant = issued.grant
     say(f"Grant {grant.name} is made: {terms(grant)}.")
     say(
@@ -102,10 +98,10 @@ def _create(name: str, code: str | None, target: str | None, **options: Any) -> 
     if code is None:
         say("The code is shown this once and kept nowhere.")
     say("Whoever redeems it needs the CA of the URL as well:")
-    say(f"  {_where_the_ca_is(home.source)}")
+    say(f"  {there.where_the_ca_is()}")
     say("Next, see what becomes of it:")
     say(f"  {paste('grant', 'show', grant.name, '--site', grant.site)}")
-    _warn_if_local(home)
+    warn_if_local(there)
 
 
 @command.command("list", examples=["grantserver grant list", "grantserver grant list --site west"])
@@ -113,32 +109,23 @@ def _create(name: str, code: str | None, target: str | None, **options: Any) -> 
 @form_option
 def _list(site: str | None, form: Form) -> None:
     """List grants, the oldest first."""
-    now = ambient.utc_now()
-    database = opened().database
-    if site is not None:
-        sites.show(database, site)  # raises Missing: no grants is not the same as no site
-    found = grants.every(database, site=site)
-    suspected = theft.suspected_grants(database)
-    resources = grants.resources(database)
+    found = administration().grants(site)
     show_list(
         form,
         ("name", "site", "kind", "redemptions", "expiration", "state", "cost"),
         [
             (
-                one.name,
-                one.site,
-                kind(resources.get(one.id)),
-                _used(one),
-                rfc3339(one.expires_at),
-                _state(one, now) + (", suspected token theft" if one.id in suspected else ""),
-                one.cost,
+                one.grant.name,
+                one.grant.site,
+                one.kind,
+                _used(one.grant),
+                rfc3339(one.grant.expires_at),
+                _state(one) + (", suspected token theft" if one.suspected else ""),
+                one.grant.cost,
             )
             for one in found
         ],
-        [
-            _document(one, now, suspected=one.id in suspected, resource=resources.get(one.id))
-            for one in found
-        ],
+        [_document(one) for one in found],
         empty="There are no grants"
         + (f" of site {site}" if site else "")
         + ". Issue a token, which makes one:\n  "
@@ -156,20 +143,16 @@ def _show(name: str, site: str | None, form: Form) -> None:
     It shows suspected token theft too: who came with the code after its last redemption.
     """
     now = ambient.utc_now()
-    home = opened()
-    grant, redemptions = grants.show(home.database, name, site=site)
-    given = grants.certificates(home.database, grant.id)
-    suspected = theft.suspected(home.database, grant.id)
-    resource = grants.resource_of(home.database, grant.id)
-    base_url = home.source.base_url()
-    url = Reach(url=base_url, ca_pem="").url_of(grant.id) if base_url else None
+    shown = administration().grant(name, site)
+    grant, redemptions, resource = shown.seen.grant, shown.redemptions, shown.seen.resource
+    given, suspected, url = shown.given, shown.theft, shown.url
     facts: list[tuple[str, object]] = [
         ("Name", grant.name),
         ("Id", grant.id),
         ("Site", grant.site),
-        ("Kind", kind(resource)),
+        ("Kind", shown.seen.kind),
         *([("AccessGrant", "/".join(resource))] if resource is not None else []),
-        ("State", _state(grant, now)),
+        ("State", _state(shown.seen)),
         ("Redemptions", _used(grant)),
         ("Created", rfc3339(grant.created_at)),
         ("Expiration", rfc3339(grant.expires_at)),
@@ -180,16 +163,18 @@ def _show(name: str, site: str | None, form: Form) -> None:
         ("URL", url or "none yet: nobody knows an address of the server"),
     ]
     document = {
-        **_document(grant, now, suspected=suspected is not None, resource=resource),
+        **_document(shown.seen),
         "url": url,
         "redemptions": [_redemption(one, given, now) for one in redemptions],
         "suspectedTokenTheft": None if suspected is None else _theft(suspected),
     }
     show_one(form, facts, document)
+    if not shown.seen.at_home:
+        hint("note: only the server itself shows certificates that followed, and suspected theft")
     if form is Form.TABLE and redemptions:
         say()
         say(_redemptions_table(redemptions))
-    if form is Form.TABLE and any(one.replaces is not None for one in given):
+    if form is Form.TABLE and given and any(one.replaces is not None for one in given):
         say()
         say("Certificates, as they followed:")
         say(_certificates_table(given, now))
@@ -237,22 +222,10 @@ def _extend(
     """
     if (window is None) is (until is None) and (window is not None or redemptions is None):
         raise click.UsageError("give --window or --until, --redemptions, or both")
-    now = ambient.utc_now()
-    expires_at = None
-    if window is not None:
-        expires_at = now + parse_window(window)
-    elif until is not None:
-        expires_at = moment("until", until)
-    home = opened()
-    grant = grants.extend(
-        home.database,
-        name,
-        site=site,
-        expires_at=expires_at,
-        allowed=redemptions,
-        actor=actor(),
-        now=now,
-        ceilings=home.ceilings,
+    seconds = None if window is None else parse_window(window)
+    ends = None if until is None else moment("until", until)
+    grant = administration().extend_grant(
+        name, site, window_seconds=seconds, until=ends, redemptions=redemptions
     )
     say(
         f"Grant {grant.name} of site {grant.site} can be redeemed until "
@@ -282,34 +255,25 @@ def _revoke(name: str, site: str | None, ordinal: int | None) -> None:
     A revoked certificate is renewed no more and stands in the revocation list (`ca crl`). Routers
     do not read that list: a link ends at the latest when its certificate does.
     """
-    database, now = opened().database, ambient.utc_now()
+    there = administration()
     if ordinal is not None:
-        revoked = grants.revoke_redemption(
-            database, name, ordinal, site=site, actor=actor(), now=now
-        )
+        revoked = there.revoke_redemption(name, site, ordinal)
         grant = revoked.grant
         say(
             f"Redemption {ordinal} of grant {grant.name} of site {grant.site} is revoked: "
             f"{_certificates(revoked.certificates)}."
         )
     else:
-        revoked = grants.revoke(database, name, site=site, actor=actor(), now=now)
+        revoked = there.revoke_grant(name, site)
         grant = revoked.grant
         say(
             f"Grant {grant.name} of site {grant.site} is revoked; it was redeemed {_used(grant)}: "
             f"{_certificates(revoked.certificates)}."
         )
-    live = [
-        one
-        for one in grants.certificates(database, grant.id)
-        if one.revoked_at is not None
-        and one.not_after >= now
-        and (ordinal is None or one.ordinal == ordinal)
-    ]
-    if live:
-        last = rfc3339(max(one.not_after for one in live))
+    last = there.linked_until(grant, ordinal)
+    if last is not None:
         say("Routers do not ask whether a certificate was revoked: what it links may stay linked")
-        say(f"until it ends, at {last} at the latest.")
+        say(f"until it ends, at {rfc3339(last)} at the latest.")
 
 
 @command.command("remove", examples=["grantserver grant remove lab --site west"])
@@ -317,18 +281,9 @@ def _revoke(name: str, site: str | None, ordinal: int | None) -> None:
 @_site_option
 def _remove(name: str, site: str | None) -> None:
     """Remove a grant and the list of its redemptions; the audit log keeps both."""
-    grant = grants.remove(opened().database, name, site=site, actor=actor(), now=ambient.utc_now())
+    grant = administration().remove_grant(name, site)
     say(f"Grant {grant.name} of site {grant.site} is removed; its history stays in the audit log:")
     say(f"  {paste('audit', 'list', '--target', f'grant/{grant.id}')}")
-
-
-def _where_the_ca_is(source: Source) -> str:
-    """Say how to get at the CA that has to be trusted by whoever has no token file."""
-    if source.files is not None:
-        return f"the CA in {source.files.ca or source.files.certificate}"
-    if source.secret:
-        return f"ca.crt of Secret {source.secret}"
-    return paste("ca", "export", SERVER_AUTHORITY)
 
 
 def _code_from_input() -> str:
@@ -350,8 +305,8 @@ def _certificates(revoked: int) -> str:
     return f"{revoked} certificate{'' if revoked == 1 else 's'} revoked with it"
 
 
-def _state(grant: Grant, now: int) -> str:
-    return grant.state(now).replace("_", " ")
+def _state(seen: SeenGrant) -> str:
+    return seen.state.replace("_", " ")
 
 
 def _policy_facts(grant: Grant) -> list[tuple[str, object]]:
@@ -424,18 +379,17 @@ def _time(at: int | None) -> str | None:
     return None if at is None else rfc3339(at)
 
 
-def _document(
-    grant: Grant, now: int, *, suspected: bool, resource: tuple[str, str] | None
-) -> Document:
+def _document(seen: SeenGrant) -> Document:
+    grant, resource = seen.grant, seen.resource
     return {
         "name": grant.name,
         "id": grant.id,
         "site": grant.site,
-        "kind": kind(resource),
+        "kind": seen.kind,
         "accessGrant": None
         if resource is None
         else dict(zip(("namespace", "name"), resource, strict=True)),
-        "state": grant.state(now).value,
+        "state": seen.state.value,
         "redemptionsAllowed": grant.allowed,
         "redemptionsMade": grant.spent,
         "creationTime": rfc3339(grant.created_at),
@@ -443,7 +397,7 @@ def _document(
         "revocationTime": _time(grant.revoked_at),
         "linkCost": grant.cost,
         "issuer": grant.issuer,
-        "tokenTheftSuspected": suspected,
+        "tokenTheftSuspected": seen.suspected,
         "description": grant.description,
         "labels": dict(grant.labels),
         "notBefore": _time(grant.not_before),
@@ -451,7 +405,7 @@ def _document(
     }
 
 
-def _redemption(one: Redemption, given: Sequence[Given], now: int) -> Document:
+def _redemption(one: Redemption, given: Sequence[Given] | None, now: int) -> Document:
     return {
         "ordinal": one.ordinal,
         "time": rfc3339(one.redeemed_at),
@@ -462,7 +416,9 @@ def _redemption(one: Redemption, given: Sequence[Given], now: int) -> Document:
         "fingerprint": one.fingerprint,
         "notAfter": rfc3339(one.not_after),
         "revocationTime": _time(one.revoked_at),
-        "certificates": [_certificate(each, now) for each in given if each.ordinal == one.ordinal],
+        "certificates": None
+        if given is None
+        else [_certificate(each, now) for each in given if each.ordinal == one.ordinal],
     }
 
 

@@ -10,9 +10,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from app import ambient
+from app.cli.administration import Administration, NewGrant
 from app.cli.files import STANDARD, new_file
-from app.cli.opening import actor
 from app.cli.output import hint, paste, say, warn
 from app.domain.certificates import KeyType
 from app.domain.durations import format_seconds, parse_window
@@ -20,9 +19,7 @@ from app.domain.grants import SHORT_WINDOW, Grant
 from app.domain.policies import Policy, read_lifetime
 from app.domain.times import parse_rfc3339, rfc3339
 from app.errors import Invalid
-from app.home import Home
-from app.services import grants
-from app.services.grants import Issued, Wish
+from app.services.grants import Wish
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _OPTIONS: Final = (
@@ -176,43 +173,30 @@ def grant_options(command: _Command) -> _Command:
     return command
 
 
-def create(home: Home, wish: Wish) -> Issued:
-    """Create a grant now, on behalf of whoever runs this command."""
-    return grants.create(
-        home.database,
-        wish,
-        code_keys=home.code_keys,
-        actor=actor(),
-        now=ambient.utc_now(),
-        random_bytes=ambient.random_bytes,
-        ceilings=home.ceilings,
-    )
-
-
-def create_with_token(home: Home, wish: Wish, target: str, *, force: bool) -> Grant:
+def create_with_token(there: Administration, wish: Wish, target: str, *, force: bool) -> Grant:
     """Create a grant and write its token to a file, or to standard output for `-`.
 
     Either both are there at the end or neither. Raises what creating and writing raise.
     """
-    reach = home.reach()
-    issued: Issued | None = None
+    there.reach()  # raises while a token could not say where to go
+    made: NewGrant | None = None
     try:
         if target == STANDARD:
-            issued = create(home, wish)
-            sys.stdout.write(grants.token(issued, reach, issued.grant.created_at))
+            made = there.create_grant(wish)
+            sys.stdout.write(made.token)
             sys.stdout.flush()
         else:
             with new_file(Path(target), force=force) as file:
-                issued = create(home, wish)
-                file.write(grants.token(issued, reach, issued.grant.created_at).encode())
+                made = there.create_grant(wish)
+                file.write(made.token.encode())
     except BaseException:
-        if issued is not None:
-            grants.remove(home.database, issued.grant.id, actor=actor(), now=ambient.utc_now())
+        if made is not None:
+            there.withdraw_grant(made.grant)
         raise
-    return issued.grant
+    return made.grant
 
 
-def tell_of_token(home: Home, grant: Grant, target: str) -> None:
+def tell_of_token(there: Administration, grant: Grant, target: str) -> None:
     """Say what the token is good for and what to type next; warn when nobody can reach us."""
     tell = hint if target == STANDARD else say
     tell(f"Grant {grant.name}: {terms(grant)}.")
@@ -223,12 +207,12 @@ def tell_of_token(home: Home, grant: Grant, target: str) -> None:
         tell(f"  kubectl apply -f {shlex.quote(target)}")
     tell("How often it has been redeemed shows:")
     tell(f"  {paste('grant', 'show', grant.name, '--site', grant.site)}")
-    warn_if_local(home)
+    warn_if_local(there)
 
 
-def warn_if_local(home: Home) -> None:
+def warn_if_local(there: Administration) -> None:
     """Warn when tokens lead to this very machine."""
-    reach = home.reach()
+    reach = there.reach()
     if is_local(reach.host):
         warn(
             f"the token leads to {reach.url}, which works on this machine only: "

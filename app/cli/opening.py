@@ -5,6 +5,7 @@ import pwd
 
 import click
 
+from app.cli import afar
 from app.home import Home, open_home
 from app.settings import Settings, from_environment
 
@@ -12,8 +13,14 @@ from app.settings import Settings, from_environment
 def settings(**flags: object) -> Settings:
     """Read the settings as --config and the environment have them, and flags of a command.
 
-    A flag that is None was not given. Raises Misconfigured.
+    A flag that is None was not given. Raises Misconfigured, and UsageError for a command that was
+    given --server and has no form for it.
     """
+    if afar.chosen() is not None:
+        raise click.UsageError(
+            "this works on the installation beside it only: run it where the server is, "
+            f"without --server and {afar.SERVER}"
+        )
     config = click.get_current_context().find_root().obj
     return from_environment(config=config, overrides=flags)
 

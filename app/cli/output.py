@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from app.cli import afar
 from app.cli.exits import one_line
 
 Document = Mapping[str, Any]
@@ -110,9 +111,11 @@ def warn(text: str) -> None:
 
 
 def paste(*words: str | Path) -> str:
-    """Write a command of ours, quoted for a shell, with the same --config as this one."""
+    """Write a command of ours, quoted for a shell, with --config and --server as here."""
     config: Path | None = click.get_current_context().find_root().obj
     options = [] if config is None else ["--config", str(config)]
+    chosen = afar.chosen()
+    options += [] if chosen is None else chosen.words
     return shlex.join(["grantserver", *options, *map(str, words)])
 
 

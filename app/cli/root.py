@@ -10,6 +10,7 @@ from typing import Any, Final, NoReturn, cast
 import click
 
 from app import __version__
+from app.cli import afar
 from app.cli.commands import Late, Noun
 from app.cli.exits import Exit, code, one_line, problems
 from app.errors import GrantServerError
@@ -85,11 +86,39 @@ class Root(Noun):
     type=click.Path(path_type=Path, dir_okay=False),
     help="Read settings from this TOML file; GRANTSERVER_… variables win over it.",
 )
+@click.option(
+    "--server",
+    metavar="URL",
+    envvar=afar.SERVER,
+    help="Work on the server whose admin API is at this URL, not on the installation beside it; "
+    "GRANTSERVER_SERVER says the same.",
+)
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    envvar=afar.TOKEN_FILE,
+    help="File with the token for --server, which nobody else may read; "
+    "GRANTSERVER_SERVER_TOKEN_FILE says the same.",
+)
+@click.option(
+    "--ca",
+    type=click.Path(path_type=Path),
+    envvar=afar.CA_FILE,
+    help="File with the only CA to be trusted of --server; "
+    "GRANTSERVER_SERVER_CA_FILE says the same.",
+)
 @click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
 @click.pass_context
-def root(context: click.Context, config: Path | None) -> None:
+def root(
+    context: click.Context,
+    config: Path | None,
+    server: str | None,
+    token_file: Path | None,
+    ca: Path | None,
+) -> None:
     """Redeem Skupper access tokens: short-lived secrets in, certificates and Links out."""
     context.obj = config
+    afar.remember(context, server, token_file, ca)
 
 
 def _complain(lines: Sequence[str]) -> None:

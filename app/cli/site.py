@@ -1,13 +1,11 @@
 """`grantserver site`: the listening sites that others link to."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final
 
 import click
 
-from app import ambient
 from app.cli.commands import Noun
-from app.cli.opening import actor, opened
 from app.cli.output import (
     ENDPOINTS,
     Document,
@@ -21,11 +19,10 @@ from app.cli.output import (
     show_one,
     warn,
 )
+from app.cli.servers import administration
 from app.domain.sites import DEFAULT_GROUP, Endpoint, Role, Site, parse_endpoint
 from app.domain.times import rfc3339
 from app.errors import Invalid, Missing
-from app.services import sites
-from app.store.engine import Database
 
 _HOW: Final = (
     "a site needs at least one: --endpoint inter-router=HOST:PORT and --endpoint edge=HOST:PORT"
@@ -70,15 +67,13 @@ def _set(name: str, texts: tuple[str, ...], group: str, issuer: str | None) -> N
     The endpoints that are given replace all that the site had; without any, it keeps them.
     """
     endpoints = [_endpoint(text, group) for text in texts]
-    database = opened().database
-    site = sites.put(
-        database,
-        name=name,
-        endpoints=endpoints or _kept(database, name),
-        issuer=issuer,
-        actor=actor(),
-        now=ambient.utc_now(),
-    )
+    there = administration()
+    try:
+        site = there.set_site(name, endpoints, issuer)
+    except Missing as error:
+        if error.kind in {"site", "endpoint"}:
+            raise Invalid("endpoint", _HOW) from error
+        raise
     _warn_of_gaps(site)
     say(f"Site {site.name} is set; its certificates are signed by {site.issuer}.")
     say("Next, issue a token for it:")
@@ -89,7 +84,7 @@ def _set(name: str, texts: tuple[str, ...], group: str, issuer: str | None) -> N
 @form_option
 def _list(form: Form) -> None:
     """List all sites."""
-    found = sites.every(opened().database)
+    found = administration().sites()
     show_list(
         form,
         ("name", "kind", "issuer", "endpoints"),
@@ -107,7 +102,7 @@ def _list(form: Form) -> None:
 @form_option
 def _show(name: str, form: Form) -> None:
     """Show one site."""
-    site = sites.show(opened().database, name)
+    site = administration().site(name)
     facts: list[tuple[str, object]] = [
         ("Name", site.name),
         ("Kind", kind(site.origin)),
@@ -122,18 +117,8 @@ def _show(name: str, form: Form) -> None:
 @click.argument("name")
 def _remove(name: str) -> None:
     """Remove a site that no grant leads to any more."""
-    sites.remove(opened().database, name=name, actor=actor(), now=ambient.utc_now())
+    administration().remove_site(name)
     say(f"Site {name} is removed; links that were made with it stay as they are.")
-
-
-def _kept(database: Database, name: str) -> Sequence[Endpoint]:
-    try:
-        endpoints = sites.show(database, name).endpoints
-    except Missing as error:
-        raise Invalid("endpoint", _HOW) from error
-    if not endpoints:
-        raise Invalid("endpoint", _HOW)
-    return endpoints
 
 
 def _endpoint(text: str, group: str) -> Endpoint:

@@ -5,11 +5,10 @@ from typing import Any, Final
 import click
 
 from app import ambient
+from app.cli.administration import Administration
 from app.cli.commands import Verb
 from app.cli.issuing import Choice, create_with_token, grant_options, tell_of_token
-from app.cli.opening import opened
-from app.services import sites
-from app.store.engine import Database
+from app.cli.servers import administration
 
 _LONGEST_NAME: Final = 63
 _RANDOM_BYTES: Final = 4
@@ -33,15 +32,15 @@ def command(target: str, name: str | None, **options: Any) -> None:
     with Skupper as it stands, and to system sites.
     """
     choice = Choice(**options)
-    home = opened()
-    wish = choice.wish(name or _default_name(home.database, choice.site))
-    grant = create_with_token(home, wish, target, force=choice.force)
-    tell_of_token(home, grant, target)
+    there = administration()
+    wish = choice.wish(name or _default_name(there, choice.site))
+    grant = create_with_token(there, wish, target, force=choice.force)
+    tell_of_token(there, grant, target)
 
 
-def _default_name(database: Database, site: str | None) -> str:
+def _default_name(there: Administration, site: str | None) -> str:
     if site is None:
-        known = sites.every(database)
+        known = there.sites()
         site = known[0].name if len(known) == 1 else "token"  # if not one, creating says so
     random = ambient.random_bytes(_RANDOM_BYTES).hex()
     return f"{site[: _LONGEST_NAME - len(random) - 1].rstrip('-')}-{random}"

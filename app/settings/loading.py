@@ -27,6 +27,10 @@ from app.settings.values import REFUSED, read_path
 
 PREFIX: Final = "GRANTSERVER_"
 CONFIG: Final = PREFIX + "CONFIG"
+_OF_COMMANDS: Final = frozenset(
+    PREFIX + name for name in ("SERVER", "SERVER_TOKEN_FILE", "SERVER_CA_FILE")
+)
+"""Which server commands work on: options of the command line, not settings of a server."""
 _NONE_GIVEN: Final[Mapping[str, object]] = MappingProxyType({})
 _LONGEST_SHOWN: Final = 80
 
@@ -202,6 +206,7 @@ def _from_variables(environ: Mapping[str, str], problems: list[str]) -> dict[_Ke
         elif (
             variable.startswith(PREFIX)
             and variable != CONFIG
+            and variable not in _OF_COMMANDS
             and not _SERVICE_LINK.fullmatch(f"{variable}={value}")
         ):
             names = [known_name.removeprefix(PREFIX) for known_name in (*known, CONFIG)]

@@ -26,7 +26,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION: Final = "0010"  # the migration that makes exactly these tables
+REVISION: Final = "0011"  # the migration that makes exactly these tables
 # Programs before 0007 know no policies: they would let anybody in who has the code.
 OLDEST_SERVED: Final = "0007"  # whose programs still run on them
 
@@ -172,6 +172,12 @@ Index(None, grants.c.expires_at)
 Index(None, grants.c.created_at, grants.c.id)
 Index(None, grants.c.name, grants.c.id)
 Index(None, grants.c.site_id, grants.c.created_at, grants.c.id)
+Index(
+    None,
+    grants.c.revoked_at,
+    sqlite_where=grants.c.revoked_at.is_not(None),
+    postgresql_where=grants.c.revoked_at.is_not(None),
+)
 
 # The labels of grants once more, one by one, to find grants by them.
 grant_labels = Table(

@@ -5,7 +5,8 @@ from dataclasses import replace
 import click
 import pytest
 
-from app.cli.grant import _code_from_input, _where_the_ca_is
+from app.cli.grant import _code_from_input
+from app.cli.local import where_it_is
 from app.domain.renewals import Follower
 from app.domain.times import rfc3339
 from app.home import open_home
@@ -113,10 +114,8 @@ def test_whoever_gets_the_code_alone_is_told_where_the_ca_is(west: Cli) -> None:
     folder.write(root.certify("grants.example.com"), root)
     west.environment |= folder.environment
     assert f"  the CA in {folder.files.ca}\n" in west.done("grant", "create", "theirs")
-    assert (
-        _where_the_ca_is(replace(some_source(west), files=None, secret="ops/tls"))
-        == "ca.crt of Secret ops/tls"
-    )
+    source = replace(some_source(west), files=None, secret="ops/tls")
+    assert where_it_is(source) == "ca.crt of Secret ops/tls"
 
 
 def some_source(cli: Cli) -> Source:

@@ -1,12 +1,16 @@
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 from ruamel.yaml import YAML
 
+from app.cli.afar import remember
 from app.cli.output import Form, aligned, hint, paste, say, show_list, show_one, table, warn
+from app.cli.root import root
 
 ROWS = [("a", 1), ("n", None)]
 DOCUMENTS: list[dict[str, object]] = [{"name": "a", "size": 1}, {"name": "n", "size": None}]
@@ -61,3 +65,19 @@ def test_a_command_to_paste_is_quoted_and_has_the_same_settings() -> None:
         assert paste("a", Path("b c")) == "grantserver a 'b c'"
     with click.Context(click.Command("x"), obj=Path("s $x.toml")):
         assert shlex.split(paste("a;b")) == ["grantserver", "--config", "s $x.toml", "a;b"]
+
+
+def test_it_goes_to_the_same_server_as_the_command_that_says_it() -> None:
+    @click.command(params=root.params)
+    @click.pass_context
+    def show(context: click.Context, /, config: object, **given: Any) -> None:
+        del config
+        remember(context, **given)
+        click.echo(paste("a"))
+
+    words = ["--server", "https://a.example.com", "--token-file", "my token"]
+    typed = CliRunner().invoke(show, words).stdout
+    assert shlex.split(typed) == ["grantserver", *words, "a"]
+    # What a variable says is said to the next command as well.
+    known = CliRunner(env={"GRANTSERVER_SERVER": "https://a.example.com"}).invoke(show, [])
+    assert known.stdout == "grantserver a\n"

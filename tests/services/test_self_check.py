@@ -22,6 +22,7 @@ from app.services.self_check import SelfCheck, Target, check, judge, pause
 from app.web.wire import REFUSALS
 from tests.builders import NOW, Clock
 from tests.running import PATIENCE, running
+from tests.streams import listening
 from tests.test_outbound import (
     BEGIN,
     END,
@@ -168,17 +169,17 @@ def test_a_proxy_in_front_of_us_that_ends_tls_is_named() -> None:
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             inside = ssl.create_default_context(cadata=ca().pem.decode())
             back, forth = await asyncio.open_connection("localhost", server.port, ssl=inside)
-            with suppress(OSError):
-                forth.write(await reader.readuntil(b"\r\n\r\n"))
-                writer.write(await back.readuntil(b"supported\n"))
-                await writer.drain()
-            forth.transport.abort()
-            writer.close()
+            try:
+                with suppress(OSError, asyncio.IncompleteReadError):
+                    forth.write(await reader.readuntil(b"\r\n\r\n"))
+                    writer.write(await back.readuntil(b"supported\n"))
+                    await writer.drain()
+            finally:
+                forth.transport.abort()
+                writer.close()
 
         shown = issue("edge-proxy", by=ca(), ca=False, hosts=("localhost",))
-        proxy = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls(shown))
-        async with proxy:
-            port = proxy.sockets[0].getsockname()[1]
+        async with listening(handle, context=tls(shown)) as port:
             found = await check(
                 f"https://localhost:{port}", ca().pem.decode(), {fingerprint(leaf())}, seconds=60
             )

@@ -250,3 +250,9 @@ def test_the_environment_is_read_nowhere_else() -> None:
     ]
     # The one writes a HOME for a library where there is none.
     assert sorted(readers) == ["kube/connection.py", "settings/loading.py"]
+
+
+def test_what_leads_commands_elsewhere_is_no_setting_and_no_mistake() -> None:
+    names = ("SERVER", "SERVER_TOKEN_FILE", "SERVER_CA_FILE")
+    assert load({f"GRANTSERVER_{name}": "x" for name in names}) == load({})
+    assert problems_of({"GRANTSERVER_SERVER_TOKEN": "x"})

@@ -2,7 +2,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import event, insert
 
 from app.domain.grants import Filter, Redemption, Sort, State
 from app.domain.policies import Policy
@@ -232,12 +232,49 @@ def test_pages_together_are_all_grants_once_in_order(
         (Filter(sites=frozenset({"west"}), name_prefix="b"), ["b"]),
     ],
 )
+@pytest.mark.parametrize("few", [0, 5_000])
 def test_a_filter_lets_through_what_is_asked_for(
-    several: Database, which: Filter, names: list[str]
+    several: Database,
+    which: Filter,
+    names: list[str],
+    few: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(grants, "_FEW", few)
     for sort in Sort:
         assert sorted(listed(several, which, sort=sort)) == sorted(names)
     assert listed(several, which) == names
+
+
+@pytest.mark.parametrize(
+    ("state", "index"),
+    [(State.ACTIVE, "ix_grants_expires_at"), (State.REVOKED, "ix_grants_revoked_at")],
+)
+@pytest.mark.parametrize("sort", Sort)
+def test_few_in_a_state_are_found_without_a_look_at_all_others(
+    sqlite_database: Database, state: State, index: str, sort: Sort
+) -> None:
+    asked: list[str] = []
+
+    def note(_c: Any, _k: Any, statement: str, values: Any, _x: Any, _m: Any) -> None:
+        asked.append(statement)
+        given.append(values)
+
+    given: list[Any] = []
+    with sqlite_database.reading() as connection:
+        event.listen(connection, "before_cursor_execute", note)
+        grants.page(
+            connection,
+            Filter(state=state),
+            now=NOW,
+            sort=sort,
+            descending=False,
+            limit=9,
+            after=("x" if sort is Sort.NAME else 1, "y"),
+        )
+        event.remove(connection, "before_cursor_execute", note)
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {asked[-1]}", given[-1]).all()
+    assert any(index in row.detail for row in plan), plan
 
 
 def test_the_state_that_is_asked_for_is_the_state_that_is_shown(several: Database) -> None:

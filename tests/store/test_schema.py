@@ -1,6 +1,8 @@
 import asyncio
 import re
+import shutil
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +36,7 @@ from app.store.access_grants import NO_ISSUER, ORIGIN
 from app.store.addresses import AddressRow
 from app.store.engine import _MIGRATIONS, Database
 from tests.builders import GRANT_ID, NOW, WINDOW, a_redemption, an_authority
+from tests.postgresql import Cluster
 from tests.store.spending import Outcome, all_of, opened, spend
 
 OTHER_ID = GRANT_ID.replace("2", "3")
@@ -219,14 +222,46 @@ ALLOWED_EDGES: tuple[tuple[str, Mapping[str, Any]], ...] = (
 )
 
 
-@pytest.fixture
-def filled(database: Database) -> Database:
+def fill(database: Database) -> Database:
     with database.writing() as connection:
         for table in BEGUN:
             connection.execute(delete(schema.metadata.tables[table]))
         for table, row in ROWS.items():
             connection.execute(insert(schema.metadata.tables[table]).values(row))
     return database
+
+
+@pytest.fixture
+def filled(database: Database) -> Database:
+    return fill(database)
+
+
+@pytest.fixture(scope="module")
+def filled_sqlite(
+    migrated_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Database]:
+    path = tmp_path_factory.mktemp("filled") / "grantserver.db"
+    shutil.copy(migrated_file, path)
+    database = Database(f"sqlite:///{path}")
+    yield fill(database)
+    database.close()
+
+
+@pytest.fixture(scope="module")
+def filled_postgres(cluster: Cluster) -> Iterator[Database]:
+    url = cluster.create()
+    database = Database(url)
+    yield fill(database)
+    database.close()
+    cluster.drop(url)
+
+
+@pytest.fixture
+def unharmed(request: pytest.FixtureRequest, kind: str) -> Database:
+    """Open a filled database that many tests share: whatever they do to it, it must refuse."""
+    made = request.getfixturevalue(f"filled_{kind}")
+    assert isinstance(made, Database)
+    return made
 
 
 def put(database: Database, table: str, row: Mapping[str, Any]) -> None:
@@ -518,10 +553,10 @@ def test_the_edges_of_the_ranges_are_taken(
     [(constraint, changes) for constraint, cases in CHECKS.items() for changes in cases],
 )
 def test_a_value_out_of_range_is_refused(
-    filled: Database, kind: str, constraint: str, changes: Mapping[str, Any]
+    unharmed: Database, kind: str, constraint: str, changes: Mapping[str, Any]
 ) -> None:
     table = table_of(constraint)
-    said = refusal(filled, table, second(table, changes))
+    said = refusal(unharmed, table, second(table, changes))
     assert re.search(
         {
             "sqlite": f"CHECK constraint failed: {constraint}$",
@@ -534,7 +569,7 @@ def test_a_value_out_of_range_is_refused(
 
 @pytest.mark.parametrize(("constraint", "columns"), UNIQUES.items())
 def test_what_must_be_unique_is_refused_the_second_time(
-    filled: Database, kind: str, constraint: str, columns: tuple[str, ...]
+    unharmed: Database, kind: str, constraint: str, columns: tuple[str, ...]
 ) -> None:
     table = table_of(constraint)
     row = second(table, {column: ROWS[table][column] for column in columns})
@@ -543,15 +578,17 @@ def test_what_must_be_unique_is_refused_the_second_time(
         "sqlite": f"UNIQUE constraint failed: {named}$",
         "postgres": f'violates unique constraint "{constraint}"$',
     }
-    assert re.search(said[kind], refusal(filled, table, row))
+    assert re.search(said[kind], refusal(unharmed, table, row))
 
 
 @pytest.mark.parametrize("table", OTHERS)
-def test_a_primary_key_is_refused_the_second_time(filled: Database, kind: str, table: str) -> None:
+def test_a_primary_key_is_refused_the_second_time(
+    unharmed: Database, kind: str, table: str
+) -> None:
     keys = [column.name for column in schema.metadata.tables[table].primary_key]
     said = {"sqlite": "UNIQUE constraint failed", "postgres": f'unique constraint "pk_{table}"'}
     row = second(table, {key: ROWS[table][key] for key in keys})
-    assert said[kind] in refusal(filled, table, row)
+    assert said[kind] in refusal(unharmed, table, row)
 
 
 def test_one_authority_signs_for_the_server_and_any_number_did_or_sign_for_others(
@@ -567,13 +604,13 @@ def test_one_authority_signs_for_the_server_and_any_number_did_or_sign_for_other
 
 
 @pytest.mark.parametrize("constraint", FOREIGN)
-def test_a_reference_to_nothing_is_refused(filled: Database, kind: str, constraint: str) -> None:
+def test_a_reference_to_nothing_is_refused(unharmed: Database, kind: str, constraint: str) -> None:
     table, changes = FOREIGN[constraint]
     said = {
         "sqlite": "FOREIGN KEY constraint failed",
         "postgres": f'violates foreign key constraint "{constraint}"',
     }
-    assert said[kind] in refusal(filled, table, second(table, changes))
+    assert said[kind] in refusal(unharmed, table, second(table, changes))
 
 
 def columns() -> Iterator[tuple[Table, Column[Any]]]:
@@ -591,13 +628,13 @@ def columns() -> Iterator[tuple[Table, Column[Any]]]:
     ],
 )
 def test_what_must_be_there_is_refused_when_it_is_not(
-    filled: Database, kind: str, table: str, column: str
+    unharmed: Database, kind: str, table: str, column: str
 ) -> None:
     said = {
         "sqlite": f"NOT NULL constraint failed: {table}.{column}",
         "postgres": f'null value in column "{column}" of relation "{table}"',
     }
-    assert said[kind] in refusal(filled, table, second(table, {column: None}))
+    assert said[kind] in refusal(unharmed, table, second(table, {column: None}))
 
 
 def test_only_what_may_be_absent_is_nullable() -> None:
@@ -627,8 +664,8 @@ def test_only_what_may_be_absent_is_nullable() -> None:
 
 
 @pytest.mark.parametrize("parent", ["authorities", "sites"])
-def test_what_others_depend_on_cannot_be_deleted(filled: Database, parent: str) -> None:
-    with pytest.raises(Conflict, match=r"(?i)foreign key"), filled.writing() as connection:
+def test_what_others_depend_on_cannot_be_deleted(unharmed: Database, parent: str) -> None:
+    with pytest.raises(Conflict, match=r"(?i)foreign key"), unharmed.writing() as connection:
         connection.execute(delete(schema.metadata.tables[parent]))
 
 
