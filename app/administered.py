@@ -21,6 +21,7 @@ from app.services.serving import Keeper, Served
 from app.web import listeners, tls
 from app.web.admin.application import AdminApp, create_app
 from app.web.admin.office import Office
+from app.web.admin.streams import Streams
 from app.web.redemption import request_ids
 
 if TYPE_CHECKING:
@@ -37,12 +38,14 @@ class Administered:
         self,
         listener: listeners.Listener,
         admission: Admission,
+        streams: Streams,
         context: Callable[[Served], ssl.SSLContext],
         kube: "Kube | None",
     ) -> None:
         """Not to be called: `open` is how one is made."""
         self._listener = listener
         self._admission = admission
+        self._streams = streams
         self._context = context
         self._kube = kube
         self.address = listener.address
@@ -98,6 +101,7 @@ class Administered:
             ceilings=home.ceilings,
             reach=lambda: (keeper.current.reach, keeper.current.waiting),
             clock=ambient.utc_now,
+            monotonic=ambient.monotonic,
             random_bytes=ambient.random_bytes,
             version=__version__,
         )
@@ -116,7 +120,7 @@ class Administered:
             keep_alive=True,
             client_certificates=client_ca is not None,
         )
-        return cls(listener, admission, context, kube)
+        return cls(listener, admission, office.streams, context, kube)
 
     def secure(self, served: Served) -> None:
         """Serve with another certificate from the next connection on."""
@@ -128,6 +132,7 @@ class Administered:
 
     async def stop(self, grace_seconds: float) -> None:
         """Accept no more, and let what is under way finish within `grace_seconds`."""
+        self._streams.closing.set()
         await self._listener.stop(grace_seconds)
         await self._admission.close()
         if self._kube is not None:

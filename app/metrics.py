@@ -66,6 +66,7 @@ class Pruned(StrEnum):
     RENEWALS = "renewals"
     AUDIT = "audit"
     AUTHORITIES = "authorities"
+    DELIVERIES = "deliveries"
 
 
 class Redeeming(StrEnum):
@@ -83,6 +84,14 @@ class Renewing(StrEnum):
     RENEWED = "renewed"
     REFUSED = "refused"
     UNAVAILABLE = "unavailable"
+
+
+class Delivering(StrEnum):
+    """What came of an attempt to deliver an event to a webhook; `dead` is one that was the last."""
+
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    DEAD = "dead"
 
 
 class Stage(StrEnum):
@@ -228,6 +237,18 @@ _LINKS_END: Final = _About(
     "UTC seconds at which the first certificate of a link that is renewed here ends; NaN while "
     "there is none.",
 )
+_DELIVERIES: Final = _About(
+    "grantserver_webhook_deliveries_total",
+    "counter",
+    ("outcome",),
+    "Attempts to deliver an event to a webhook, by outcome.",
+)
+_DELIVERIES_PENDING: Final = _About(
+    "grantserver_webhook_pending",
+    "gauge",
+    (),
+    "Events that were handed out for webhooks, and have not arrived or been given up.",
+)
 _STAGES: Final = _About(
     "grantserver_redemption_stage_seconds",
     "histogram",
@@ -307,6 +328,8 @@ _ALL: Final = (
     _TOKENS_WAITING,
     _LINKS_RENEWED,
     _LINKS_END,
+    _DELIVERIES,
+    _DELIVERIES_PENDING,
     _STAGES,
     _DATABASE_ERRORS,
     _DATABASE_CONNECTIONS,
@@ -398,6 +421,11 @@ class Metrics:
         )
         self._links_renewed = {outcome: renewals.labels(outcome.value) for outcome in Renewing}
         self._links_end = _moment(registry, _LINKS_END, unknown=first)
+        deliveries = Counter(
+            *(_DELIVERIES.name, _DELIVERIES.meaning, _DELIVERIES.labels), registry=registry
+        )
+        self._deliveries = {one: deliveries.labels(one.value) for one in Delivering}
+        self._deliveries_pending = _level(registry, _DELIVERIES_PENDING, "max")
         stages = Histogram(
             *(_STAGES.name, _STAGES.meaning, _STAGES.labels),
             registry=registry,
@@ -430,14 +458,7 @@ class Metrics:
             multiprocess_mode="mostrecent",
         )
         self._watches = {one: watches.labels(one.value) for one in Watched}
-        requests = Counter(
-            *(_ADMIN_REQUESTS.name, _ADMIN_REQUESTS.meaning, _ADMIN_REQUESTS.labels),
-            registry=registry,
-        )
-        self._admin_requests = {one: requests.labels(one.value) for one in AdminAnswer}
-        self._admin_duration = Histogram(
-            *(_ADMIN_DURATION.name, _ADMIN_DURATION.meaning), registry=registry, buckets=_SECONDS
-        )
+        self._admin_requests, self._admin_duration = _administration(registry)
         for gauge in self._watches.values() if first else ():
             _begin_unknown(gauge)
         build = Gauge(
@@ -544,6 +565,14 @@ class Metrics:
         """Tell when the first certificate of a link ends, in UTC seconds; None without any."""
         self._links_end.set(nan if at is None else at)
 
+    def delivery_tried(self, outcome: Delivering) -> None:
+        """Count an attempt to deliver an event to a webhook."""
+        self._deliveries[outcome].inc()
+
+    def deliveries_pending(self, count: int) -> None:
+        """Tell how many events are on their way to webhooks."""
+        self._deliveries_pending.set(count)
+
     def looked(self, outcome: Outcome, at: int | None) -> None:
         """Tell what came of dialling our own address, and when, in UTC seconds; None: not yet."""
         for one, gauge in self._looks.items():
@@ -574,6 +603,20 @@ def _counting_together(
     # By number and not by process id: no file is left of one that died, nor is a count lost.
     values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
     return together, CollectorRegistry()
+
+
+def _administration(
+    registry: CollectorRegistry,
+) -> tuple[Mapping[AdminAnswer, Counter], Histogram]:
+    """Make what counts requests to the admin API, and their time."""
+    requests = Counter(
+        *(_ADMIN_REQUESTS.name, _ADMIN_REQUESTS.meaning, _ADMIN_REQUESTS.labels),
+        registry=registry,
+    )
+    duration = Histogram(
+        *(_ADMIN_DURATION.name, _ADMIN_DURATION.meaning), registry=registry, buckets=_SECONDS
+    )
+    return {one: requests.labels(one.value) for one in AdminAnswer}, duration
 
 
 def _moment(registry: CollectorRegistry, about: _About, *, unknown: bool) -> Gauge:

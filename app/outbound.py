@@ -218,7 +218,7 @@ async def _ask(
         async with (
             asyncio.timeout(seconds),
             aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=context, force_close=True, resolver=_Resolver()),
+                connector=aiohttp.TCPConnector(ssl=context, force_close=True, resolver=Resolver()),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(),  # its own would be rounded up to whole seconds
                 trust_env=False,
@@ -298,12 +298,13 @@ def _note_what_is_shown(context: ssl.SSLContext) -> list[Sight]:
     return shown
 
 
-class _Resolver(AbstractResolver):
+class Resolver(AbstractResolver):
     """Looks names up; the library's own way could hold up the end of the process."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
+        """Look a name up, as the library wants it. Raises what `socket.getaddrinfo` raises."""
         return [
             ResolveResult(
                 hostname=host,

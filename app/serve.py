@@ -24,6 +24,8 @@ from app.metrics import Certificate, Metrics, Stage
 from app.services import rotation, standing
 from app.services.attempts import Attempts
 from app.services.audit_chain import Sealing
+from app.services.courier import Courier
+from app.services.expiring import ExpiryNotices
 from app.services.housekeeping import Housekeeping, Keep, Sweeper
 from app.services.issuance import Issuance, Policy
 from app.services.limits import GrantLocks, PeerLimits
@@ -304,6 +306,7 @@ async def serve(
         for thread in (housekeeping, sealing):
             thread.start()
         tasks.append(asyncio.create_task(self_check.run()))
+        tasks.append(asyncio.create_task(_courier(home, metrics).run()))
     if cluster is not None:
         tasks.append(asyncio.create_task(cluster.run()))
     await stop.wait()
@@ -364,6 +367,11 @@ def _threads(settings: Settings, home: Home, metrics: Metrics) -> tuple[Housekee
             now=ambient.utc_now(),
             random_bytes=ambient.random_bytes,
         ),
+        announce=ExpiryNotices(
+            database=home.database,
+            ahead_seconds=settings.events.expiring_seconds,
+            clock=ambient.utc_now,
+        ).sweep,
         monotonic=ambient.monotonic,
         log=logs.get_logger("housekeeping"),
         on_pruned=metrics.pruned,
@@ -372,6 +380,19 @@ def _threads(settings: Settings, home: Home, metrics: Metrics) -> tuple[Housekee
 
     sealing = Sealing(chain, monotonic=ambient.monotonic, log=logs.get_logger("audit"))
     return housekeeping, sealing
+
+
+def _courier(home: Home, metrics: Metrics) -> Courier:
+    """Build what carries events to webhooks: one process of a server does it."""
+    return Courier(
+        database=home.database,
+        keyring=home.keyring,
+        clock=ambient.utc_now,
+        random_bytes=ambient.random_bytes,
+        log=logs.get_logger("webhooks"),
+        on_outcome=metrics.delivery_tried,
+        on_pending=metrics.deliveries_pending,
+    )
 
 
 def _tell(metrics: Metrics, home: Home, keeper: Keeper) -> None:

@@ -15,6 +15,7 @@ from app.errors import Lack, Reason, Unavailable
 from app.metrics import (
     WORKERS_DIR,
     Certificate,
+    Delivering,
     Metrics,
     Pruned,
     Redeeming,
@@ -347,6 +348,17 @@ def test_what_the_connecting_side_does_is_counted_by_outcome_from_the_start() ->
         assert server.value(renewals, outcome=renewing.value) == 0
         server.metrics.link_tried(renewing)
         assert server.value(renewals, outcome=renewing.value) == 1
+
+
+def test_events_for_webhooks_are_counted_by_outcome_from_the_start() -> None:
+    server = Server()
+    for outcome in Delivering:
+        assert server.value("grantserver_webhook_deliveries_total", outcome=outcome.value) == 0
+        server.metrics.delivery_tried(outcome)
+        assert server.value("grantserver_webhook_deliveries_total", outcome=outcome.value) == 1
+    assert server.value("grantserver_webhook_pending") == 0
+    server.metrics.deliveries_pending(3)
+    assert server.value("grantserver_webhook_pending") == 3
 
 
 def test_tokens_that_wait_and_the_first_certificate_to_end_are_shown() -> None:

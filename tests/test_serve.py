@@ -14,18 +14,22 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from app import ambient, settings
+from app.domain.events import EventType
 from app.errors import Misconfigured
 from app.home import rotation_times
 from app.serve import serve
-from app.services import authorities, grants, reach, rotation
+from app.services import authorities, grants, reach, rotation, webhooks
 from app.services.grants import Issued
+from app.store import schema
 from tests.crew import eventually, launched
 from tests.e2e.clients import shown_at
 from tests.pki import END, Folder, a_root
 from tests.postgresql import Cluster
 from tests.running import PATIENCE, Server, environment, running
+from tests.strangers import a_stranger
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +87,40 @@ def test_what_is_too_old_is_deleted_by_the_server_itself(tmp_path: Path) -> None
         while series not in server.ops("/metrics").body.decode():
             assert ambient.monotonic() < deadline
         assert [grant.name for grant in grants.every(server.home.database)] == ["young"]
+
+
+def test_a_webhook_is_told_by_the_server_itself(tmp_path: Path) -> None:
+    quick = {
+        "GRANTSERVER_HOUSEKEEPING_INTERVAL": "1s",
+        "GRANTSERVER_CERTIFICATES_LIFETIME": "1h",
+    }
+    with a_stranger(tmp_path) as receiver, running(tmp_path, **quick) as server:
+        receiver.say = lambda _: (200, b"")
+        webhooks.create(
+            server.home.database,
+            server.home.keyring,
+            webhooks.Wish(
+                name="portal",
+                url=receiver.url,
+                events=list(EventType),
+                ca_pem=receiver.ca_pem,
+            ),
+            actor="test",
+            now=ambient.utc_now(),
+            random_bytes=ambient.random_bytes,
+        )
+        issued = server.issue()
+        assert server.redeem(issued).status == 200
+        assert server.redeem(issued, subject="mallory").status == 404
+        with server.home.database.writing() as connection:  # it was long ago
+            connection.execute(update(schema.redemptions).values(redeemed_at=1))
+
+        def told() -> set[str]:
+            return {json.loads(asked.body)["type"] for asked in receiver.asked}
+
+        assert eventually(lambda: told() == set(EventType))
+        series = 'grantserver_webhook_deliveries_total{outcome="delivered"} 4.0'
+        assert eventually(lambda: series in server.ops("/metrics").body.decode())
 
 
 def test_the_servers_ca_gets_a_successor_before_it_ends(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ _KINDS: Final = {
     Pruned.GRANTS: "grants",
     Pruned.REDEMPTIONS: "redemptions",
     Pruned.AUDIT: "entries of the audit log",
+    Pruned.DELIVERIES: "events that no webhook took",
     Pruned.AUTHORITIES: "authorities of issuer Secrets",
 }
 

@@ -55,6 +55,8 @@ _WHERE_TO_LOOK: Final[Mapping[str, str]] = {
     "grant": "`grantserver grant list` shows what there is",
     "admin token": "`grantserver admin-token list` shows what there is",
     "authority": "`grantserver ca list` shows what there is",
+    "webhook": "`grantserver webhook list` shows what there is",
+    "dead delivery": "`grantserver webhook dead NAME` shows what there is",
 }
 
 

@@ -26,6 +26,7 @@ _NOUNS: Final = {
     "renew": Late("app.cli.renew", "Renew the certificates of links before they end."),
     "ca": Late("app.cli.ca", "The authorities that sign certificates."),
     "admin-token": Late("app.cli.admin_token", "Tokens of those who use the admin API."),
+    "webhook": Late("app.cli.webhook", "Who is told of redemptions, refusals and thefts."),
     "audit": Late(
         "app.cli.audit", "The record of everything that was changed, and whether it is as it was."
     ),

@@ -29,12 +29,18 @@ class Act(StrEnum):
     GRANT_CERTIFICATES_REVOKED = "grant.certificates_revoked"
     CERTIFICATE_RENEWED = "certificate.renewed"
     CERTIFICATE_REVOKED = "certificate.revoked"
+    CERTIFICATE_EXPIRING = "certificate.expiring"
     SITE_SET = "site.set"
     SITE_REMOVED = "site.removed"
     ADMIN_TOKEN_CREATED = "admin_token.created"  # noqa: S105 - the act
     ADMIN_TOKEN_REVOKED = "admin_token.revoked"  # noqa: S105 - the act
     SERVER_CERTIFICATE_ISSUED = "server.certificate_issued"
     SERVER_CERTIFICATE_TAKEN = "server.certificate_taken"
+    WEBHOOK_CREATED = "webhook.created"
+    WEBHOOK_CHANGED = "webhook.changed"
+    WEBHOOK_DISABLED = "webhook.disabled"
+    WEBHOOK_REDELIVERED = "webhook.redelivered"
+    WEBHOOK_REMOVED = "webhook.removed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ DEFAULT_OVERLAP_SECONDS: Final = 3600
 MOST_IN_A_SPELL: Final = 10
 """So many certificates a link is given in a spell; who renews in time wants two at most."""
 
+_SHARE_LEFT: Final = 4
 _LONGEST_SPELL_SECONDS: Final = 3600
 
 
@@ -128,5 +129,32 @@ def renewal_entry(given: Given, follower: Follower, *, peer: str) -> Entry:
             "fingerprint": follower.fingerprint,
             "replaces": follower.replaces,
             "not_after": follower.not_after,
+        },
+    )
+
+
+def ends_soon(given: Given, *, now: int) -> bool:
+    """Say whether a certificate should have been renewed by now: a quarter of its life is left.
+
+    Whoever renews by themselves has done so by then. One that lives for hours alone would else be
+    told of as soon as it is made.
+    """
+    return (given.not_after - now) * _SHARE_LEFT <= given.not_after - given.issued_at
+
+
+def expiry_entry(given: Given, *, now: int) -> Entry:
+    """Say of a certificate that it ends soon and nothing has taken its place."""
+    return Entry(
+        at=now,
+        act=Act.CERTIFICATE_EXPIRING,
+        actor="server",
+        target=f"grant/{given.grant_id}",
+        details={
+            "ordinal": given.ordinal,
+            "name": given.name,
+            "subject": given.subject,
+            "serial": given.serial,
+            "fingerprint": given.fingerprint,
+            "not_after": given.not_after,
         },
     )

@@ -1,10 +1,11 @@
 """Housekeeping: what nobody needs any more is deleted, so that the store does not grow for ever.
 
 Answers go when their time is over; grants, with all that belongs to them, certificates that were
-renewed and audit entries go when they are older than they are to be kept, and authorities of issuer
-Secrets when nothing refers to them any more. It goes on beside redemptions and never in their way:
-few rows in a transaction, and a rest after each that is longer than the transaction was. The steps
-of rotations that are due are taken by the way.
+renewed, audit entries and events that no webhook took go when they are older than they are to be
+kept, and authorities of issuer Secrets when nothing refers to them any more. It goes on beside
+redemptions and never in their way: few rows in a transaction, and a rest after each that is longer
+than the transaction was. The steps of rotations that are due are taken by the way, and it is told
+of certificates that end soon.
 """
 
 import sys
@@ -19,6 +20,7 @@ from structlog.stdlib import BoundLogger
 from app.errors import GrantServerError
 from app.metrics import Pruned
 from app.services.audit_chain import Chain
+from app.store import deliveries as delivery_rows
 from app.store import pruning
 from app.store.engine import Database
 from app.store.pruning import ANSWERS, BEGINNING, CREATIONS, RENEWALS, Aging, Place
@@ -78,6 +80,7 @@ class Sweeper:
             yield from self._aged(RENEWALS, Pruned.RENEWALS, ended, dry=dry)
         if self.keep.audit_seconds:
             yield from self._audit(now - self.keep.audit_seconds, dry=dry)
+            yield from self._deliveries(now - self.keep.audit_seconds, dry=dry)
         yield from self._authorities(now, dry=dry)
 
     def _audit(self, until: int, *, dry: bool) -> Iterator[Mapping[Pruned, int]]:
@@ -88,6 +91,21 @@ class Sweeper:
             gone += deleted
             if gone >= self.most:
                 return
+
+    def _deliveries(self, until: int, *, dry: bool) -> Iterator[Mapping[Pruned, int]]:
+        """Forget events that were given up: as long as the audit log is, they are kept."""
+        gone = 0
+        while gone < self.most:
+            with self.database.reading() as connection:
+                over = delivery_rows.count_forgettable(connection, until=until)
+            if over and not dry:
+                with self.database.writing() as connection:
+                    over = delivery_rows.forget(connection, until=until, limit=self.step)
+            if over:
+                yield {Pruned.DELIVERIES: over}
+            if dry or over < self.step:
+                return
+            gone += over
 
     def _authorities(self, now: int, *, dry: bool) -> Iterator[Mapping[Pruned, int]]:
         """Forget those of issuer Secrets; there are few, and most sweeps find none."""
@@ -200,8 +218,9 @@ class Housekeeping:
     `on_pruned` is told what each transaction has deleted, `on_swept` when a sweep has come to its
     end; both are called in the thread. `advance` takes the steps of rotations that are due, and
     tells how many they were; it is called before each sweep, and every `ROTATION_SECONDS` too.
+    `announce` tells of certificates that end soon, and how many; it is called after each sweep.
     What fails is logged, and the next turn tries again. When the sweeper's clock has jumped,
-    neither is done for `STEADY_SECONDS`: it may be set right again.
+    none of this is done for `STEADY_SECONDS`: it may be set right again.
     """
 
     def __init__(
@@ -210,6 +229,7 @@ class Housekeeping:
         *,
         every_seconds: float,
         advance: Callable[[], int] = lambda: 0,
+        announce: Callable[[], int] = lambda: 0,
         monotonic: Callable[[], float],
         log: BoundLogger,
         on_pruned: Callable[[Pruned, int], None],
@@ -218,6 +238,7 @@ class Housekeeping:
         self._sweeper = sweeper
         self._every = min(every_seconds, threading.TIMEOUT_MAX)
         self._advance = advance
+        self._announce = announce
         self._monotonic = monotonic
         self._steady = SteadyClock(sweeper.clock, monotonic)
         self._log = log
@@ -268,6 +289,7 @@ class Housekeeping:
             self.rotate()
             if sweep:
                 self.turn()
+                self.announce()
 
     def rotate(self) -> None:
         """Take the steps of rotations that are due."""
@@ -280,6 +302,18 @@ class Housekeeping:
         else:
             if taken:
                 self._log.info("rotations went on", steps=taken)
+
+    def announce(self) -> None:
+        """Tell of certificates that end soon."""
+        try:
+            told = self._announce()
+        except GrantServerError as error:
+            self._log.warning("certificates that end soon could not be told of", why=str(error))
+        except Exception:  # noqa: BLE001 - as above
+            self._log.exception("certificates that end soon could not be told of")
+        else:
+            if told:
+                self._log.info("certificates end soon", certificates=told)
 
     def _run(self) -> None:
         while True:

@@ -11,6 +11,7 @@ from app.crypto.sealing import Keyring, load_or_create
 from app.errors import Broken, Conflict, Invalid, Misconfigured, Unavailable
 from app.services import admin_tokens, authorities, idempotency, reach
 from app.services.cluster import code_purpose
+from app.services.webhooks import secret_purpose
 from app.store import backup, health, sealed
 from app.store.engine import Database
 
@@ -80,6 +81,7 @@ def _sealed_values(database: Database) -> list[tuple[str, bytes]]:
             *((reach.key_purpose(of), value) for of, value in sealed.server_keys(connection)),
             *((code_purpose(of), value) for of, value in sealed.codes(connection)),
             *((idempotency.purpose(of), value) for of, value in sealed.creations(connection)),
+            *((secret_purpose(of), value) for of, value in sealed.webhook_secrets(connection)),
         ]
 
 

@@ -404,6 +404,20 @@ class Ledger(_Group):
     )
 
 
+class Events(_Group):
+    """What others are told of."""
+
+    expiring_seconds: Annotated[int, BeforeValidator(duration_reader(least=0, step=SECOND))] = (
+        _setting(
+            "168h",
+            "How long before its end it is told of a certificate that nothing has taken the place "
+            "of, a Go duration; 0s turns it off.",
+            expected="a duration in whole seconds, such as 168h, or 0s",
+            name="expiring",
+        )
+    )
+
+
 class Housekeeping(_Group):
     """How long the store keeps what nobody needs any more."""
 
@@ -581,5 +595,6 @@ class Settings(_Group):
     limits: Limits
     ledger: Ledger
     housekeeping: Housekeeping
+    events: Events
     kubernetes: Kubernetes
     exposure: Exposure

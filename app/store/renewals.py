@@ -52,14 +52,14 @@ def by_serial(connection: Connection, serial: str) -> Given | None:
     for query in (_FIRST_BY_SERIAL, _FOLLOWER_BY_SERIAL):
         row = connection.execute(query, {"of_serial": serial}).first()
         if row is not None:
-            return _given(row)
+            return given(row)
     return None
 
 
 def issued_already(connection: Connection, replaces: str, key_hash: bytes) -> Repeat | None:
     """What has taken the place of the certificate of this serial for this very key."""
     row = connection.execute(_ALREADY, {"of_serial": replaces, "of_key": key_hash}).first()
-    return None if row is None else Repeat(given=_given(row), certificate_pem=row.certificate_pem)
+    return None if row is None else Repeat(given=given(row), certificate_pem=row.certificate_pem)
 
 
 def newest(connection: Connection, redemption_id: int, limit: int) -> Sequence[int]:
@@ -76,8 +76,8 @@ def newest(connection: Connection, redemption_id: int, limit: int) -> Sequence[i
 def of_grant(connection: Connection, grant_id: str) -> Sequence[Given]:
     """All certificates of a grant that are kept: by redemption, then as they followed."""
     found = [
-        _given(row)
-        for query in (_first(), _followers())
+        given(row)
+        for query in (first(), followers())
         for row in connection.execute(query.where(redemptions.c.grant_id == grant_id))
     ]
     # Within one redemption the first is the one that replaces nothing.
@@ -216,12 +216,14 @@ def _certificate(table: Table, *further: ColumnElement[Any]) -> Select[Any]:
     )
 
 
-def _first() -> Select[Any]:
+def first() -> Select[Any]:
+    """Ask for certificates that a redemption gave; `given` reads the rows."""
     nothing = literal(None, redemptions.c.serial.type).label("replaces")
     return _certificate(redemptions, redemptions.c.redeemed_at.label("issued_at"), nothing)
 
 
-def _followers() -> Select[Any]:
+def followers() -> Select[Any]:
+    """Ask for certificates that took the place of others, in the same form."""
     columns = (renewals.c.issued_at, renewals.c.replaces, renewals.c.certificate_pem)
     return _certificate(renewals, *columns).join(
         renewals, renewals.c.redemption_id == redemptions.c.id
@@ -229,14 +231,15 @@ def _followers() -> Select[Any]:
 
 
 # Built once: that takes longer than what the database does with them.
-_FIRST_BY_SERIAL: Final = _first().where(redemptions.c.serial == bindparam("of_serial"))
-_FOLLOWER_BY_SERIAL: Final = _followers().where(renewals.c.serial == bindparam("of_serial"))
-_ALREADY: Final = _followers().where(
+_FIRST_BY_SERIAL: Final = first().where(redemptions.c.serial == bindparam("of_serial"))
+_FOLLOWER_BY_SERIAL: Final = followers().where(renewals.c.serial == bindparam("of_serial"))
+_ALREADY: Final = followers().where(
     renewals.c.replaces == bindparam("of_serial"), renewals.c.key_hash == bindparam("of_key")
 )
 
 
-def _given(row: Row[Any]) -> Given:
+def given(row: Row[Any]) -> Given:
+    """Read a row of `first` or `followers`."""
     return Given(
         redemption_id=row.redemption_id,
         grant_id=row.grant_id,

@@ -26,7 +26,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION: Final = "0011"  # the migration that makes exactly these tables
+REVISION: Final = "0012"  # the migration that makes exactly these tables
 # Programs before 0007 know no policies: they would let anybody in who has the code.
 OLDEST_SERVED: Final = "0007"  # whose programs still run on them
 
@@ -400,6 +400,66 @@ creations = Table(
     CheckConstraint("length(asked) = 32", name="asked_is_whole"),
     CheckConstraint("length(body) = 32", name="body_is_whole"),
 )
+
+# Who is told of events, and how far along the chain of the audit log each has got.
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", String(63), nullable=False, unique=True),
+    Column("url", String(2048), nullable=False),
+    Column("events", Text, nullable=False),  # separated by commas
+    Column("sites", Text, nullable=True),  # separated by commas; none: of every site
+    Column("sealed_secret", LargeBinary, nullable=False),
+    Column("ca_pem", Text, nullable=True),  # none: the CAs that the system trusts
+    Column("enabled", Integer, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    CheckConstraint("length(id) = 36", name="id_is_uuid"),
+    CheckConstraint("enabled IN (0, 1)", name="enabled_is_boolean"),
+    CheckConstraint("position >= 0", name="position_not_negative"),
+)
+
+# Events on their way to a webhook, and those that were given up; what has arrived is deleted.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("webhook_id", ForeignKey("webhooks.id", ondelete="CASCADE"), primary_key=True),
+    Column("position", BIG_NUMBER, primary_key=True, autoincrement=False),
+    Column("event_id", String(40), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", BigInteger, nullable=False),
+    Column("status", Integer, nullable=True),  # of the last answer
+    Column("failure", String(16), nullable=True),  # of the last attempt
+    Column("dead_at", BigInteger, nullable=True),  # when it was given up
+    CheckConstraint("attempts >= 0", name="attempts_not_negative"),
+)
+_PENDING: Final = "dead_at IS NULL"
+Index(
+    "ix_deliveries_pending",
+    deliveries.c.webhook_id,
+    deliveries.c.next_at,
+    sqlite_where=text(_PENDING),
+    postgresql_where=text(_PENDING),
+)
+_DEAD: Final = "dead_at IS NOT NULL"
+Index(
+    "ix_deliveries_dead",
+    deliveries.c.dead_at,
+    sqlite_where=text(_DEAD),
+    postgresql_where=text(_DEAD),
+)
+
+# Certificates of which it was told that they end soon, so that it is told once.
+expiry_notices = Table(
+    "expiry_notices",
+    metadata,
+    Column("serial", String(40), primary_key=True),
+    Column("not_after", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+Index(None, expiry_notices.c.not_after)
 
 # One row that the readiness check writes, so that "writable" is seen and not guessed.
 heartbeat = Table(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import Column, Connection, func, select
 
 from app.store import schema
-from app.store.schema import access_grants, authorities, server_certificates
+from app.store.schema import access_grants, authorities, server_certificates, webhooks
 
 Sealed = Sequence[tuple[str, bytes]]
 """Each after what it belongs to."""
@@ -32,6 +32,11 @@ def creations(connection: Connection) -> Sealed:
     kept = schema.creations.c
     query = select(kept.asked, kept.sealed).order_by(kept.id)
     return [(asked.hex(), found) for asked, found in connection.execute(query)]
+
+
+def webhook_secrets(connection: Connection) -> Sealed:
+    """Give the secrets of webhooks by the id of the webhook."""
+    return _sealed(connection, webhooks.c.id, webhooks.c.sealed_secret)
 
 
 def _sealed(connection: Connection, of: Column[str], value: Column[bytes]) -> Sealed:

@@ -49,7 +49,7 @@ def test_what_need_not_be_kept_is_counted_and_deleted(west: Cli) -> None:
         )
     counted = west.done("db", "prune", "--dry-run")
     assert counted.startswith("Would be deleted:\n")
-    assert [line.split(maxsplit=1)[0] for line in counted.splitlines()[1:]] == list("01030")
+    assert [line.split(maxsplit=1)[0] for line in counted.splitlines()[1:]] == list("010300")
     assert [grant["name"] for grant in west.json("grant", "list")] == ["old", "new"]
     assert west.done("db", "prune") == counted.replace("Would be deleted:", "Deleted:")
     assert [grant["name"] for grant in west.json("grant", "list")] == ["new"]

@@ -136,5 +136,5 @@ def test_a_reader_that_leaves_is_no_reason_to_complain(
 def test_every_noun_of_the_design_is_there() -> None:
     assert list(root.late) == [
         *("serve", "site", "grant", "token", "link", "renew"),
-        *("ca", "admin-token", "audit", "db", "doctor"),
+        *("ca", "admin-token", "webhook", "audit", "db", "doctor"),
     ]

@@ -8,7 +8,7 @@ import pytest
 from app import metrics, settings
 from app.domain.self_check import Outcome
 from app.errors import Lack, Reason
-from app.metrics import Certificate, Pruned, Trouble
+from app.metrics import Certificate, Delivering, Pruned, Trouble
 from app.web.wire import BROKEN, LACKS, REFUSALS, UNAVAILABLE
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
@@ -39,7 +39,9 @@ def test_every_metric_is_documented_as_it_is() -> None:
     ]
 
 
-@pytest.mark.parametrize("value", [*Reason, *Lack, *Trouble, *Certificate, *Pruned, *Outcome])
+@pytest.mark.parametrize(
+    "value", [*Reason, *Lack, *Trouble, *Certificate, *Pruned, *Outcome, *Delivering]
+)
 def test_every_label_value_is_documented(value: str) -> None:
     assert f"`{value}`" in (DOCS / "metrics.md").read_text()
 

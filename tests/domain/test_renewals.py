@@ -3,7 +3,15 @@ from typing import Any
 import pytest
 
 from app.domain.audit import Act
-from app.domain.renewals import Follower, Given, check_ordinal, judge, renewal_entry
+from app.domain.renewals import (
+    Follower,
+    Given,
+    check_ordinal,
+    ends_soon,
+    expiry_entry,
+    judge,
+    renewal_entry,
+)
 from app.errors import Invalid, Reason, Refused
 from tests.builders import GRANT_ID, NOW
 
@@ -57,3 +65,18 @@ def test_the_audit_log_is_told_what_took_whose_place_and_no_certificate() -> Non
     assert (entry.actor, entry.target) == ("site:s", f"grant/{GRANT_ID}")
     assert (entry.details["replaces"], entry.details["serial"]) == ("0a", "0b")
     assert "PEM" not in str(entry)
+
+
+def test_a_certificate_ends_soon_when_a_quarter_of_its_life_is_left() -> None:
+    assert not ends_soon(a_given(), now=NOW + 74)
+    assert ends_soon(a_given(), now=NOW + 75)
+
+
+def test_of_one_that_ends_it_is_told_whose_it_is_and_when() -> None:
+    entry = expiry_entry(a_given(), now=NOW + 80)
+    assert (entry.at, entry.act, entry.actor) == (NOW + 80, Act.CERTIFICATE_EXPIRING, "server")
+    assert entry.target == f"grant/{GRANT_ID}"
+    assert entry.details == {
+        "ordinal": 1, "name": "east", "subject": "s", "serial": "0a", "fingerprint": "f",
+        "not_after": NOW + 100,
+    }  # fmt: skip

@@ -14,7 +14,7 @@ import pytest
 
 from app import ambient
 from app.domain.callers import read_rights
-from app.services import admin_tokens
+from app.services import admin_tokens, webhooks
 from app.store import authorities as authority_rows
 from app.store import sites as site_rows
 from app.store.schema import sites
@@ -87,16 +87,23 @@ OPERATIONS = {
     "revoke_admin_token": Asked(
         method="DELETE", path="/admin-tokens/nobody", right=404, outsider=403
     ),
+    "list_webhooks": Asked(method="GET", path="/webhooks", outsider=403),
+    "create_webhook": Asked(
+        method="POST", path="/webhooks", right=409, outsider=403,
+        body={"name": "taken", "url": "https://portal.example.com/", "events": ["redeemed"]},
+    ),
+    "get_webhook": Asked(method="GET", path="/webhooks/taken", outsider=403),
+    "change_webhook": Asked(
+        method="PATCH", path="/webhooks/taken", body={"enabled": False}, outsider=403
+    ),
+    "delete_webhook": Asked(method="DELETE", path="/webhooks/none", right=404, outsider=403),
+    "list_dead_deliveries": Asked(method="GET", path="/webhooks/taken/dead", outsider=403),
+    "redeliver": Asked(method="POST", path="/webhooks/taken/redeliver", outsider=403),
+    "follow_events": Asked(method="GET", path="/events?seconds=0", reader=200, outsider=200),
 }  # fmt: skip
 OF_NO_SITE = frozenset(
-    {
-        "list_audit",
-        "list_admin_tokens",
-        "create_admin_token",
-        "get_admin_token",
-        "revoke_admin_token",
-    }
-)
+    name for name in OPERATIONS if "admin_token" in name or "webhook" in name
+) | {"list_audit", "list_dead_deliveries", "redeliver"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,6 +209,14 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
             rights=read_rights(["read"], ["west"]),
             window_seconds=None,
             keys=server.home.admin_token_keys,
+            actor="test",
+            now=ambient.utc_now(),
+            random_bytes=ambient.random_bytes,
+        )
+        webhooks.create(
+            server.home.database,
+            server.home.keyring,
+            webhooks.Wish(name="taken", url="https://portal.example.com/", events=["redeemed"]),
             actor="test",
             now=ambient.utc_now(),
             random_bytes=ambient.random_bytes,

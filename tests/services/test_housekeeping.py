@@ -4,6 +4,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,19 @@ from sqlalchemy import func, select
 from app import ambient
 from app.crypto.audit_heads import HeadKeys
 from app.domain.grants import Claim
+from app.domain.webhooks import Failure
 from app.errors import GrantServerError, Unavailable
 from app.metrics import Pruned
 from app.services import grants, housekeeping
 from app.services.audit_chain import Chain
 from app.services.housekeeping import UNBOUNDED, Housekeeping, Keep, Sweeper
-from app.store import authorities, pruning, schema, sites
+from app.store import authorities, deliveries, pruning, schema, sites, webhooks
 from app.store.engine import Connection, Database
 from app.store.pruning import Aging
 from tests.builders import CODE, GRANT_ID, NOW, WINDOW, Clock, Stand, an_authority
+from tests.domain.test_webhooks import HOOK
 from tests.services.clusters import a_cluster, a_secret, admit, put, sign
+from tests.store.test_deliveries import FIRST
 from tests.store.test_pruning import add_answers, add_entries, add_grant, name, times
 
 AUDIT = Aging(schema.audit, schema.audit.c.at)
@@ -113,6 +117,26 @@ def test_a_dry_sweep_deletes_nothing_and_takes_the_next_one_nothing_away(base: D
     for _ in range(2):
         assert swept(sweeper, dry=True) == {Pruned.GRANTS: 4, Pruned.REDEMPTIONS: 4}
     assert len(grants_in(base)) == 7
+
+
+def test_events_that_no_webhook_took_go_when_the_audit_log_of_them_does(base: Database) -> None:
+    until = NOW - 365 * DAY
+    with base.writing() as connection:
+        webhooks.add(connection, HOOK)
+        for position, dead_at in enumerate([until - 1] * 4 + [until, until + 1, None], start=1):
+            one = replace(FIRST, position=position)
+            deliveries.add(connection, [one])
+            if dead_at is not None:
+                deliveries.failed(
+                    connection, one, status=None, failure=Failure.TIMEOUT, next_at=0,
+                    dead_at=dead_at,
+                )  # fmt: skip
+    sweeper = a_sweeper(base)
+    assert swept(sweeper, dry=True) == {Pruned.DELIVERIES: 5}
+    assert swept(a_sweeper(base, keep=Keep(grants_seconds=1, audit_seconds=0))) == {}
+    assert swept(sweeper) == {Pruned.DELIVERIES: 5}
+    assert swept(sweeper) == {}
+    assert count(base, schema.deliveries) == 2
 
 
 def test_zero_keeps_grants_and_entries_for_ever(base: Database) -> None:
@@ -429,7 +453,8 @@ def test_it_sweeps_at_once_and_again_and_ends_when_told(base: Database) -> None:
     assert told.pruned == {Pruned.ANSWERS: 10}
     assert told.events == [
         *[{"level": "info", "event": "pruned", "answers": 10}
-          | {"grants": 0, "redemptions": 0, "renewals": 0, "audit": 0, "authorities": 0}]
+          | {"grants": 0, "redemptions": 0, "renewals": 0, "audit": 0, "authorities": 0}
+          | {"deliveries": 0}]
     ]  # fmt: skip
     assert all(thread.name != "housekeeping" for thread in threading.enumerate())
 
@@ -568,6 +593,36 @@ def test_a_rotation_that_fails_is_told_and_holds_nothing_up(
     assert {event["level"] for event in told.events} == {level}
 
 
+def test_it_is_told_of_certificates_that_end_soon_after_a_sweep(base: Database) -> None:
+    told, clock, announced = Told(), Clock(), [2, 0]
+    made = told.housekeeping(a_sweeper(base, clock=clock), announce=announced.pop)
+    made.look(sweep=False)
+    assert len(announced) == 2
+    made.look(sweep=True)
+    assert told.events == []
+    made.look(sweep=True)
+    assert told.events == [{"level": "info", "event": "certificates end soon", "certificates": 2}]
+    clock.now += 2 * DAY
+    made.look(sweep=True)  # and the list is empty: of a clock that has jumped nothing is made
+    assert len(told.events) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "level"), [(Unavailable("the disk is full"), "warning"), (KeyError("x"), "exception")]
+)
+def test_what_could_not_be_told_of_is_logged_and_holds_nothing_up(
+    base: Database, error: Exception, level: str
+) -> None:
+    def failing() -> int:
+        raise error
+
+    told = Told()
+    told.housekeeping(a_sweeper(base), announce=failing).look(sweep=True)
+    (event,) = told.events
+    assert event["event"] == "certificates that end soon could not be told of"
+    assert event["level"] == level
+
+
 # A clock that jumps.
 
 
@@ -650,6 +705,7 @@ def test_pruning_now_goes_to_the_end(base: Database, dry: bool) -> None:
         Pruned.RENEWALS: 0,
         Pruned.AUDIT: 0,
         Pruned.AUTHORITIES: 0,
+        Pruned.DELIVERIES: 0,
     }
     assert count(base, schema.answers) == (1001 if dry else 0)
     assert len(grants_in(base)) == (30 if dry else 10)

@@ -140,6 +140,7 @@ ROWS: Final[tuple[tuple[Any, ...], ...]] = (
     ("housekeeping", "interval", "interval_seconds", 60.0, "1500ms", '"1500ms"', 1.5),
     ("housekeeping", "grants_kept", "grants_kept_seconds", 7_776_000, "0s", '"0s"', 0),
     ("housekeeping", "audit_kept", "audit_kept_seconds", 31_536_000, "24h", '"24h"', 86_400),
+    ("events", "expiring", "expiring_seconds", 604_800, "0s", '"0s"', 0),
     (
         *("kubernetes", "namespaces", "namespaces", ()),
         *("west, east", '["west", "east"]', ("west", "east")),

@@ -103,6 +103,15 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     "creations": {
         "id": 1, "asked": b"a" * 32, "body": b"b" * 32, "sealed": b"s", "expires_at": 1,
     },
+    "webhooks": {
+        "id": GRANT_ID, "name": "portal", "url": "https://h/", "events": "redeemed", "sites": None,
+        "sealed_secret": b"s", "ca_pem": None, "enabled": 1, "created_at": NOW, "position": 0,
+    },
+    "deliveries": {
+        "webhook_id": GRANT_ID, "position": 1, "event_id": "1-ab", "body": "{}", "attempts": 0,
+        "next_at": NOW, "status": None, "failure": None, "dead_at": None,
+    },
+    "expiry_notices": {"serial": "s1", "not_after": NOW},
     "addresses": {"id": 1, "url": "u", "hosts": "h", "problem": "p", "changed_at": 1},
     "heartbeat": {"id": 1, "at": 1},
     "leadership": {"id": 1, "term": 1},
@@ -127,6 +136,9 @@ OTHERS: Mapping[str, Mapping[str, Any]] = {
     "audit_heads": {"id": 2},
     "admin_tokens": {"id": "b" * 12, "name": "portal"},
     "creations": {"id": 2, "asked": b"c" * 32},
+    "webhooks": {"id": OTHER_ID, "name": "other"},
+    "deliveries": {"position": 2},
+    "expiry_notices": {"serial": "s2"},
 }
 
 # What each constraint must refuse in that second row, and what it must just let pass.
@@ -160,6 +172,10 @@ CHECKS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "ck_admin_tokens_window_is_positive": ({"expires_at": 1}, {"expires_at": 0}),
     "ck_creations_asked_is_whole": ({"asked": b"a" * 31}, {"asked": b"a" * 33}),
     "ck_creations_body_is_whole": ({"body": b"b" * 31}, {"body": b"b" * 33}),
+    "ck_webhooks_id_is_uuid": ({"id": GRANT_ID[1:]}, {"id": ""}),
+    "ck_webhooks_enabled_is_boolean": ({"enabled": 2}, {"enabled": -1}),
+    "ck_webhooks_position_not_negative": ({"position": -1},),
+    "ck_deliveries_attempts_not_negative": ({"attempts": -1},),
     "ck_addresses_one_row": ({"id": 2}, {"id": 0}),
     "ck_heartbeat_one_row": ({"id": 2}, {"id": 0}),
     "ck_leadership_one_row": ({"id": 2}, {"id": 0}),
@@ -180,6 +196,7 @@ UNIQUES: Mapping[str, tuple[str, ...]] = {
     "uq_renewals_replaces_key_hash": ("replaces", "key_hash"),
     "uq_answers_claim_key": ("claim_key",),
     "uq_audit_links_audit_id": ("audit_id",),
+    "uq_webhooks_name": ("name",),
     "uq_suspicions_grant_id_subject_peer": ("grant_id", "subject", "peer"),
     "uq_creations_asked": ("asked",),
 }  # fmt: skip
@@ -195,6 +212,7 @@ FOREIGN: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "fk_renewals_redemption_id": ("renewals", {"redemption_id": 99}),
     "fk_access_grants_grant_id": ("access_grants", {"grant_id": OTHER_ID}),
     "fk_suspicions_grant_id": ("suspicions", {"grant_id": OTHER_ID}),
+    "fk_deliveries_webhook_id": ("deliveries", {"webhook_id": OTHER_ID}),
     "fk_wrong_codes_grant_id": ("wrong_codes", {"grant_id": OTHER_ID}),
 }
 ALLOWED_EDGES: tuple[tuple[str, Mapping[str, Any]], ...] = (
@@ -219,6 +237,8 @@ ALLOWED_EDGES: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("server_certificates", {"authority_id": None, "origin": "secret"}),
     ("admin_tokens", {"expires_at": None, "last_used_at": None, "last_used_from": None}),
     ("admin_tokens", {"name": "ci", "revoked_at": 2}),
+    ("webhooks", {"sites": "west", "ca_pem": "pem", "enabled": 0, "position": 2**62}),
+    ("deliveries", {"status": 500, "failure": "status", "dead_at": NOW}),
 )
 
 
@@ -640,6 +660,11 @@ def test_what_must_be_there_is_refused_when_it_is_not(
 def test_only_what_may_be_absent_is_nullable() -> None:
     nullable = {f"{table.name}.{column.name}" for table, column in columns() if column.nullable}
     assert nullable == {
+        "webhooks.sites",
+        "webhooks.ca_pem",
+        "deliveries.status",
+        "deliveries.failure",
+        "deliveries.dead_at",
         "authorities.origin",
         "admin_tokens.expires_at",
         "admin_tokens.last_used_at",

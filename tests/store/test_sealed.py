@@ -49,4 +49,5 @@ def test_every_column_of_the_schema_that_is_sealed_is_known_here() -> None:
         ("access_grants", "sealed_code"),
         ("answers", "sealed"),
         ("creations", "sealed"),
+        ("webhooks", "sealed_secret"),
     }

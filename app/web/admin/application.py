@@ -27,6 +27,7 @@ from app.web.admin import (
     audit,
     authorities,
     document,
+    events,
     grants,
     info,
     problems,
@@ -34,6 +35,7 @@ from app.web.admin import (
     sites,
     timelines,
     tokens,
+    webhooks,
 )
 from app.web.admin.office import Office
 
@@ -50,6 +52,8 @@ ROUTERS: Final[Sequence[APIRouter]] = (
     authorities.router,
     audit.router,
     admin_tokens.router,
+    webhooks.router,
+    events.router,
 )
 
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
@@ -186,6 +190,7 @@ class AdminApp:
         admitted = await self._admit(scope, headers)
         told.caller = admitted.caller.actor
         scope["state"]["admitted"] = admitted
+        scope["state"]["readmit"] = lambda: self._admit(scope, headers)
         self._check_route(scope, told)
         if scope["method"] in _WITH_BODY:
             receive = await _bounded(headers, receive)

@@ -14,6 +14,7 @@ from app.domain.reach import Reach
 from app.errors import Forbidden, Missing
 from app.services.admission import Admitted
 from app.store.engine import Database
+from app.web.admin.streams import Streams
 
 PREFIX: Final = "/api/v1"
 """Where all routes begin."""
@@ -36,7 +37,9 @@ class Office:
     token_keys: Mapping[str, bytes] = field(repr=False)
     ceilings: Ceilings
     reach: Callable[[], tuple[Reach | None, str]]
+    streams: Streams = field(default_factory=Streams)
     clock: Callable[[], int]
+    monotonic: Callable[[], float]
     random_bytes: Callable[[int], bytes]
     version: str
 
