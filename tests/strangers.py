@@ -122,9 +122,11 @@ def a_stranger(tmp_path: Path) -> Iterator[Stranger]:
         made.url = f"https://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
-        yield made
-        server.shutdown()
-        thread.join()
+        try:
+            yield made
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @dataclass(kw_only=True)

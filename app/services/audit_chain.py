@@ -29,7 +29,8 @@ TOLD_SECONDS: Final = 600.0
 LOOK_SECONDS: Final = 600.0
 """Between two looks at all rows of late, instead of those alone that were not seen yet."""
 
-_STEP: Final = 500  # rows sealed in one transaction
+_STEP: Final = 500  # rows looked at and sealed in one transaction
+_FRESH_STEP: Final = 2_000  # rows sealed in one that only writes
 _HEAD_SECONDS: Final = 600  # one head is kept of each stretch of so many seconds
 _OPEN_SECONDS: Final = 600  # far longer than any transaction that writes a row may take
 
@@ -72,7 +73,9 @@ class Chain:
             with self.database.writing() as connection:
                 waiting = rows.waiting(connection, self._floor(connection), _STEP)
                 if waiting:
-                    self._append(connection, waiting)
+                    end = rows.end(connection)
+                    links = extend(end.hash, end.position, waiting)
+                    self._append(connection, links, waiting)
             sealed += len(waiting)
             if len(waiting) < _STEP:
                 return sealed
@@ -93,16 +96,26 @@ class Chain:
         sealed = 0
         while True:
             with self.database.reading() as connection:
-                if not rows.has_fresh(connection, numbers):
-                    return sealed
-            with self.database.writing() as connection:
-                waiting, found = rows.fresh(connection, numbers, _STEP)
-                if waiting:
-                    self._append(connection, waiting)
+                waiting, found = rows.fresh(connection, numbers, _FRESH_STEP)
+                end = rows.end(connection)
+            if waiting and not self._follow(end, waiting):
+                continue  # somebody else was faster: look again
             numbers.note(found)
             sealed += len(waiting)
-            if len(found) < _STEP:
+            if len(found) < _FRESH_STEP:
                 return sealed
+
+    def _follow(self, end: Walk, waiting: Sequence[Row]) -> bool:
+        """Seal rows behind `end`, if that is where the chain ends still.
+
+        What is hashed is hashed before the transaction, in whose way redemptions are.
+        """
+        links = extend(end.hash, end.position, waiting)
+        with self.database.writing() as connection:
+            if rows.end(connection) != end:
+                return False
+            self._append(connection, links, waiting)
+        return True
 
     def newest_head(self) -> Head | None:
         """The newest signed link. Raises Unavailable."""
@@ -157,9 +170,9 @@ class Chain:
     def _floor(self, connection: Connection) -> int:
         return rows.floor(connection, self.clock() - _OPEN_SECONDS)
 
-    def _append(self, connection: Connection, waiting: Sequence[Row]) -> None:
-        end = rows.end(connection)
-        links = extend(end.hash, end.position, waiting)
+    def _append(
+        self, connection: Connection, links: Sequence[Link], waiting: Sequence[Row]
+    ) -> None:
         rows.append(connection, links)
         last = links[-1]
         highest = max(rows.highest_id(connection), *(row.id for row in waiting))

@@ -56,14 +56,6 @@ def seen(connection: Connection, floor: int) -> Numbers:
             return numbers
 
 
-def has_fresh(connection: Connection, numbers: Numbers) -> bool:
-    """Tell whether there is a row that was not seen, or one without a link in a gap."""
-    behind = select(audit.c.id).where(audit.c.id > numbers.high).limit(1)
-    if connection.execute(behind).first() is not None:
-        return True
-    return bool(numbers.gaps) and connection.execute(_in_gaps(numbers).limit(1)).first() is not None
-
-
 def fresh(
     connection: Connection, numbers: Numbers, limit: int
 ) -> tuple[Sequence[Row], Sequence[int]]:

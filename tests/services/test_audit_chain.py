@@ -149,7 +149,7 @@ def test_a_row_that_becomes_visible_late_is_sealed_when_it_does(chain: Chain) ->
 def test_many_fresh_rows_are_sealed_in_several_transactions(
     chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit_chain, "_STEP", 2)
+    monkeypatch.setattr(audit_chain, "_FRESH_STEP", 2)
     seen = chain.seen()
     write(chain.database, *[NOW] * 5)
     assert chain.seal_fresh(seen) == 5
@@ -172,6 +172,25 @@ def test_sealers_of_what_is_fresh_make_one_chain_together(chain: Chain) -> None:
     with ThreadPoolExecutor(4) as several:
         assert sum(several.map(chain.seal_fresh, each)) == 40
     assert chain.verify().last == 40
+
+
+def test_who_was_too_slow_looks_again_and_seals_behind_the_others(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = chain.seen()
+    write(chain.database, *[NOW] * 3)
+    fresh = rows.fresh
+
+    def slow(connection: Any, numbers: Any, limit: int) -> Any:
+        found = fresh(connection, numbers, limit)
+        monkeypatch.setattr(rows, "fresh", fresh)
+        with ThreadPoolExecutor(1) as another:
+            assert another.submit(chain.seal).result() == 3
+        return found
+
+    monkeypatch.setattr(rows, "fresh", slow)
+    assert chain.seal_fresh(seen) == 0
+    assert (seen.high, chain.verify().last) == (3, 3)
 
 
 def test_what_was_sealed_long_ago_is_not_looked_at_again(chain: Chain, clock: Clock) -> None:
